@@ -1,0 +1,36 @@
+//! Segmentation and its reverse: one super-packet of up to 64 KiB against many packets of an MTU.
+//!
+//! A device with `IFF_VNET_HDR` hands out and takes super-packets, so that one system call moves some
+//! forty packets. [`segment()`] cuts what a device handed out into complete packets; [`Coalescer`]
+//! merges what came from the wire into what a device takes. Both work in place and copy no payload.
+
+mod candidate;
+mod coalesce;
+mod segment;
+
+pub use self::coalesce::{Accepts, Coalescer, MAX_OPEN_GROUPS, MAX_PACKETS_PER_GROUP};
+pub use self::segment::{MAX_HEADERS, MAX_SEGMENTS, SegmentError, Segments, segment};
+
+/// What a device carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkLayer {
+    /// IP packets (TUN).
+    Ip,
+    /// Ethernet frames (TAP).
+    Ethernet,
+}
+
+/// Writes `value` at `at`; nothing beyond the end, where callers have checked that there is room.
+#[inline]
+fn put_u16(octets: &mut [u8], at: usize, value: u16) {
+    if let Some(place) = octets.get_mut(at..at + 2) {
+        place.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+/// A length within a packet that was found to have no more octets than 16 bits can tell.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a part of what fits 16 bits")]
+fn length_u16(len: usize) -> u16 {
+    len as u16
+}
