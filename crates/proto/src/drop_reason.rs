@@ -1,0 +1,87 @@
+//! Why a packet was dropped.
+//!
+//! Every place that drops a packet names one of these; each has a counter, and nothing is logged
+//! for a single packet. What was dropped is therefore always visible, and costs one addition.
+
+use std::fmt;
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+) => {
+        /// Why a packet was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The reason in a few words.
+            pub fn text(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // From the device to the wire.
+    /// The device handed over a packet whose headers contradict each other.
+    Malformed = "malformed packet from the device",
+    /// No peer owns the inner destination.
+    NoPeer = "no peer for the destination",
+    /// The peer has no endpoint yet: it is the first sender, and nothing came so far.
+    NoEndpoint = "peer without endpoint",
+    /// The inner packet does not fit into one outer datagram.
+    TooLong = "longer than a datagram",
+    /// The transport did not take the datagram: no route, no buffer, address gone.
+    SendFailed = "transport refused",
+    // From the wire to the device.
+    /// The sender is no peer.
+    Stranger = "from a stranger",
+    /// The datagram was longer than the receive buffer and arrived cut off.
+    Truncated = "truncated datagram",
+    /// The datagram holds nothing.
+    Empty = "empty datagram",
+    /// The inner packet is too short to have a header.
+    TooShort = "too short for a header",
+    /// The inner packet is neither IPv4 nor IPv6.
+    UnknownVersion = "neither IPv4 nor IPv6",
+    /// The length in the inner header is not the length of the inner packet.
+    LengthMismatch = "length in the header is wrong",
+    /// The inner source does not belong to the peer that sent the packet.
+    SourceNotAllowed = "source not allowed for the peer",
+    /// The device is down.
+    DeviceDown = "device down",
+    /// The kernel did not take the packet from the device.
+    DeviceRefused = "device refused",
+}
+
+impl DropReason {
+    /// The place of the reason's counter in an array of `ALL.len()` counters.
+    #[inline]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_counter_of_its_own() {
+        for (place, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), place);
+        }
+    }
+}
