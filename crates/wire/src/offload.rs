@@ -8,7 +8,9 @@ mod candidate;
 mod coalesce;
 mod segment;
 
-pub use self::coalesce::{Accepts, Coalescer, MAX_OPEN_GROUPS, MAX_PACKETS_PER_GROUP};
+pub use self::coalesce::{
+    Accepts, Coalescer, MAX_DATAGRAMS_PER_GROUP, MAX_OPEN_GROUPS, MAX_PACKETS_PER_GROUP,
+};
 pub use self::segment::{MAX_HEADERS, MAX_SEGMENTS, SegmentError, Segments, segment};
 
 /// What a device carries.

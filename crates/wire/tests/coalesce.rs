@@ -10,7 +10,8 @@ use std::ops::Range;
 use packets::{ACK, CWR, FIN, PSH, Shape, TCP, UDP, any_shape, payload};
 use proptest::prelude::*;
 use wire::offload::{
-    Accepts, Coalescer, LinkLayer, MAX_OPEN_GROUPS, MAX_PACKETS_PER_GROUP, segment,
+    Accepts, Coalescer, LinkLayer, MAX_DATAGRAMS_PER_GROUP, MAX_OPEN_GROUPS, MAX_PACKETS_PER_GROUP,
+    segment,
 };
 use wire::virtio::VirtioNetHdr;
 
@@ -243,10 +244,14 @@ fn padding_behind_the_ip_packet_is_kept_by_not_merging() {
 
 #[test]
 fn a_group_holds_no_more_packets_and_octets_than_its_limits() {
-    let tiny = UDP.packets(&payload(MAX_PACKETS_PER_GROUP + 2), 1);
-    let delivered = coalesce(LinkLayer::Ip, &tiny);
-    let lens: Vec<usize> = delivered.iter().map(|(_, packet)| packet.len()).collect();
-    assert_eq!(lens, [28 + MAX_PACKETS_PER_GROUP, 30]);
+    for (shape, headers, most) in
+        [(TCP, 52, MAX_PACKETS_PER_GROUP), (UDP, 28, MAX_DATAGRAMS_PER_GROUP)]
+    {
+        let tiny = shape.packets(&payload(most + 2), 1);
+        let delivered = coalesce(LinkLayer::Ip, &tiny);
+        let lens: Vec<usize> = delivered.iter().map(|(_, packet)| packet.len()).collect();
+        assert_eq!(lens, [headers + most, headers + 2]);
+    }
 
     // 52 octets of headers and 65,483 of payload are exactly 65,535.
     let mut full = TCP.packets(&payload(65_483), 65_483 / 7 + 1);
@@ -315,7 +320,8 @@ proptest! {
         while let Some(segment) = segments.next() {
             packets.push(segment.to_vec());
         }
-        let fits = whole.len() <= 65_535;
+        let fits = whole.len() <= 65_535
+            && (!shape.is_udp || packets.len() <= MAX_DATAGRAMS_PER_GROUP);
         let delivered = coalesce(shape.link(), &packets);
         if packets.len() == 1 {
             prop_assert_eq!(delivered, singly(&packets));

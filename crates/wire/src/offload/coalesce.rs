@@ -50,6 +50,10 @@ pub const MAX_OPEN_GROUPS: usize = 8;
 /// one `writev` takes (`UIO_MAXIOV` in `include/uapi/linux/uio.h`).
 pub const MAX_PACKETS_PER_GROUP: usize = 1023;
 
+/// How many datagrams one UDP super-packet holds: `UDP_MAX_SEGMENTS` (Linux `include/linux/udp.h`), 64 before
+/// 6.9 and 128 since; a device answers EINVAL to more.
+pub const MAX_DATAGRAMS_PER_GROUP: usize = 64;
+
 /// Groups up to this size, which holds 64 KiB in packets of an Ethernet MTU, need little stack.
 const FEW_PACKETS: usize = 64;
 
@@ -210,7 +214,11 @@ impl Coalescer {
         self.packets[group.last].next = index;
         group.last = index;
         group.count += 1;
-        Join::Joined { is_last: is_last || group.count == MAX_PACKETS_PER_GROUP }
+        let most = match merge.common.headers.kind.is_tcp() {
+            true => MAX_PACKETS_PER_GROUP,
+            false => MAX_DATAGRAMS_PER_GROUP,
+        };
+        Join::Joined { is_last: is_last || group.count == most }
     }
 
     #[inline]
