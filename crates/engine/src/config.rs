@@ -1,0 +1,289 @@
+//! What a tunnel is to be: a TOML file, read once into types that cannot be wrong.
+//!
+//! # Theory of operation
+//!
+//! A file becomes a [`Config`] in four steps, and each step sees only what the one before let pass:
+//!
+//! 1. The text becomes a TOML table in which every key and value knows its position. A syntax error
+//!    ends the reading here, since the meaning of a broken file would be guesswork.
+//! 2. Every table is held against its schema, the list of its keys and their types (`schema`,
+//!    `table`). Unknown keys, wrong types, lists that are too long and what this version cannot do
+//!    are reported here.
+//! 3. Every value becomes a value of its own type: a prefix, an endpoint, a duration (`section`).
+//! 4. The rules that tie several values together are checked (`check`), for example that no two peers
+//!    own the same address.
+//!
+//! No step stops at its first error: a user sees all errors of a file at once, ordered by position,
+//! up to [`MAX_ERRORS`]. A `Config` exists only if there was none, so that no later code asks again
+//! whether, say, a prefix has host bits.
+//!
+//! # Limits
+//!
+//! A file has at most [`MAX_FILE_SIZE`] octets. Every list has its own limit in `schema`. Messages
+//! quote at most the beginning of a long value, and never a value of a key that holds key material.
+
+mod check;
+mod endpoint;
+mod error;
+mod prefix;
+mod schema;
+mod section;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use device::{DeviceName, Mode};
+use ipnet::IpNet;
+use rustix::fs::OFlags;
+
+pub use self::endpoint::{Endpoint, EndpointError, Host};
+pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS, Problem};
+
+/// The largest configuration file that is read, in octets.
+pub const MAX_FILE_SIZE: usize = 1 << 20;
+
+/// The longest name of a tunnel or a peer, in characters.
+pub const MAX_NAME_LENGTH: usize = 64;
+
+/// Everything a tunnel is told by its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The tunnel's name, which is the stem of the file's name: up to [`MAX_NAME_LENGTH`] of
+    /// `A-Z a-z 0-9 _ . -`, of which neither a dot nor a hyphen comes first.
+    pub name: String,
+    /// The device through which the host reaches the tunnel.
+    pub device: DeviceConfig,
+    /// This side of the tunnel.
+    pub local: Local,
+    /// What the host's network is to look like while the tunnel is up.
+    pub network: Network,
+    /// The other sides, at least one, in the order of the file.
+    pub peers: Vec<Peer>,
+}
+
+/// The TUN or TAP device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// The name of the interface; the tunnel's name unless the file says otherwise.
+    pub name: DeviceName,
+    /// Whether it carries IP packets or Ethernet frames.
+    pub mode: Mode,
+    /// The addresses of the interface, without duplicates.
+    pub addresses: Vec<InterfaceAddress>,
+    /// The MTU of the interface in octets, 68..=65535, and at least 1280 with an IPv6 address;
+    /// `None` to derive it from the transports.
+    pub mtu: Option<u32>,
+    /// How many queues the device has, 1..=16.
+    pub queues: u16,
+    /// Whether the device hands over segments larger than the MTU (TSO, USO).
+    pub offload: bool,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InterfaceAddress {
+    /// An address and the prefix of its subnet, in which host bits are the address.
+    Prefix(IpNet),
+    /// Both ends of a point-to-point link, of one family (`ip address add LOCAL peer PEER`).
+    PointToPoint {
+        /// The address of this side.
+        local: IpAddr,
+        /// The address of the other side and the prefix that is reached through it.
+        peer: IpNet,
+    },
+}
+
+impl fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(prefix) => write!(f, "{prefix}"),
+            Self::PointToPoint { local, peer } => write!(f, "{local} peer {peer}"),
+        }
+    }
+}
+
+impl InterfaceAddress {
+    /// The address of this side.
+    pub fn local(&self) -> IpAddr {
+        match self {
+            Self::Prefix(prefix) => prefix.addr(),
+            Self::PointToPoint { local, .. } => *local,
+        }
+    }
+}
+
+/// This side of the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Where datagrams are received; hosts are IP addresses, and port 0 is any port. Empty for a free port
+    /// of each family that the peers' addresses turn out to have.
+    pub listen: Vec<Endpoint>,
+    /// How peers prove who they are, and whether packets are encrypted.
+    pub security: Security,
+    /// The file with the private key; absolute if the origin's directory is.
+    pub private_key_file: Option<PathBuf>,
+    /// How long a worker polls before it sleeps, up to 10 ms; `None` for not at all.
+    pub busy_poll: Option<Duration>,
+}
+
+/// How peers prove who they are, and whether packets are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// The handshake and the encryption of WireGuard.
+    Wireguard,
+    /// None at all: one bare IP packet or Ethernet frame a datagram, for links that are trusted.
+    None,
+}
+
+/// What the host's network is to look like while the tunnel is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Prefixes that are routed through the device besides the peers' allowed IPs; no host bits,
+    /// no duplicates, and on a TUN device only families of which it has an address.
+    pub routes: Vec<IpNet>,
+    /// Whether the host forwards packets between the device and its other interfaces.
+    pub forward: bool,
+}
+
+/// One other side of the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name, unique in the file and made as the tunnel's name is.
+    pub name: String,
+    /// Its public key, unique in the file.
+    pub public_key: Option<[u8; 32]>,
+    /// The file with the preshared key; absolute if the origin's directory is.
+    pub preshared_key_file: Option<PathBuf>,
+    /// Where it is, in order of preference, with ports from 1. Only one peer may have none: the
+    /// first sender becomes it.
+    pub endpoints: Vec<Endpoint>,
+    /// The inner addresses that it owns, unique in the file, without host bits; everything
+    /// (`0.0.0.0/0` and `::/0`) for a TUN device's only peer that does not say, empty for a TAP
+    /// device.
+    pub allowed_ips: Vec<IpNet>,
+    /// How often something is sent to it at least, up to 65535 s; `None` for never.
+    pub keepalive: Option<Duration>,
+}
+
+/// Where a text came from: what its errors and its relative paths refer to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    file: String,
+    tunnel: String,
+    directory: PathBuf,
+}
+
+impl Origin {
+    /// An origin with `file` as it stands in messages, the name of the `tunnel`, and the `directory`
+    /// that relative paths start from.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Name`] if `tunnel` is not the name of a tunnel (see [`Config::name`]).
+    pub fn new(file: &str, tunnel: &str, directory: &Path) -> Result<Self, ConfigError> {
+        if !is_name(tunnel) {
+            return Err(ConfigError::Name { name: tunnel.to_owned(), file: file.to_owned() });
+        }
+        Ok(Self {
+            file: file.to_owned(),
+            tunnel: tunnel.to_owned(),
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// The origin that the file at `path` is: its path, its stem and its directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Origin::new`], and [`ConfigError::Format`] for a name that ends in `.conf`.
+    pub fn from_path(path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        if path.extension().is_some_and(|extension| extension == "conf") {
+            return Err(ConfigError::Format { file });
+        }
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        Self::new(&file, &stem, path.parent().unwrap_or_else(|| Path::new("")))
+    }
+
+    /// The name of the tunnel.
+    pub fn tunnel(&self) -> &str {
+        &self.tunnel
+    }
+}
+
+/// Reads the configuration at `path`, which must be a regular file. Its relative paths become
+/// absolute.
+///
+/// # Errors
+///
+/// See [`ConfigError`]: the file cannot be read, is too large, or is wrong.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let mut origin = Origin::from_path(path)?;
+    let octets = read(path)?;
+    let absolute = std::path::absolute(origin.directory.join("."));
+    origin.directory =
+        absolute.map_err(|source| ConfigError::Read { file: origin.file.clone(), source })?;
+    let text = std::str::from_utf8(&octets)
+        .map_err(|error| ConfigErrors::not_utf8(&origin.file, &octets, error.valid_up_to()))?;
+    Ok(parse(text, &origin)?)
+}
+
+/// Reads a configuration from its text. Nothing else is read: key files are only named.
+///
+/// # Errors
+///
+/// All errors of the text, ordered by position, up to [`MAX_ERRORS`].
+pub fn parse(text: &str, origin: &Origin) -> Result<Config, ConfigErrors> {
+    let mut problems = error::Problems::new(&origin.file, text);
+    let draft = table::document(text, &mut problems)
+        .and_then(|document| section::read(&document, origin, &mut problems));
+    let config = draft.and_then(|draft| check::finish(draft, origin, &mut problems));
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems.into_errors()),
+    }
+}
+
+/// Whether `name` may name a tunnel or a peer. It becomes part of file names and stands among the
+/// arguments of a command, so it neither begins with a dot nor looks like an option.
+fn is_name(name: &str) -> bool {
+    let allowed = |octet: u8| octet.is_ascii_alphanumeric() || b"_.-".contains(&octet);
+    (1..=MAX_NAME_LENGTH).contains(&name.len())
+        && name.bytes().all(allowed)
+        && !name.starts_with(['.', '-'])
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let file = path.display().to_string();
+    match read_regular(path) {
+        Ok(Some(octets)) if octets.len() > MAX_FILE_SIZE => Err(ConfigError::TooLarge { file }),
+        Ok(Some(octets)) => Ok(octets),
+        Ok(None) => Err(ConfigError::NotAFile { file }),
+        Err(source) => Err(ConfigError::Read { file, source }),
+    }
+}
+
+/// The contents of a regular file up to one octet more than the limit, or `None` for anything else.
+fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut octets = Vec::new();
+    file.take(MAX_FILE_SIZE as u64 + 1).read_to_end(&mut octets)?;
+    Ok(Some(octets))
+}
+
+/// Opens without blocking, since the opening of a FIFO would otherwise wait for its writer.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}

@@ -1,0 +1,111 @@
+//! The keys of the configuration, their types and limits, and what this version cannot do.
+
+/// How a message ends that refuses what a later version will do.
+pub(super) const NOT_SUPPORTED: &str = "is not supported by this version of adit";
+
+/// The transports that this version cannot do. Keys that it cannot do are those marked `later`.
+pub(super) const LATER_TRANSPORTS: &[&str] = &["tcp", "spool", "exec", "unix"];
+
+/// Whether this version can do `security = "wireguard"`.
+pub(super) const WIREGUARD_SUPPORTED: bool = false;
+
+/// How many peers a TAP device can have in this version.
+pub(super) const MAX_TAP_PEERS: usize = 1;
+
+const MAX_ADDRESSES: usize = 64;
+const MAX_LISTEN: usize = 16;
+const MAX_ROUTES: usize = 4096;
+const MAX_EXCLUDED: usize = 4096;
+const MAX_PEERS: usize = 1024;
+const MAX_ENDPOINTS: usize = 16;
+const MAX_ALLOWED_IPS: usize = 4096;
+
+/// The keys of one table.
+pub(super) type Schema = &'static [Key];
+
+/// A key that a table may have.
+#[derive(Clone, Copy)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// Whether a value other than `false` or nothing is refused.
+    pub(super) later: bool,
+}
+
+/// The type of a value.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Boolean,
+    Integer,
+    String,
+    /// A string such as "25s".
+    Duration,
+    /// A string, or a table with the keys of [`POINT_TO_POINT`].
+    Address,
+    Table,
+    /// An array of at most so many values of one kind.
+    List(&'static Self, usize),
+}
+
+/// The whole file.
+pub(super) const DOCUMENT: Schema = &[
+    key("device", Kind::Table),
+    key("local", Kind::Table),
+    key("network", Kind::Table),
+    key("peer", Kind::List(&Kind::Table, MAX_PEERS)),
+];
+
+/// `[device]`
+pub(super) const DEVICE: Schema = &[
+    key("name", Kind::String),
+    key("mode", Kind::String),
+    key("addresses", Kind::List(&Kind::Address, MAX_ADDRESSES)),
+    key("mtu", Kind::Integer),
+    key("queues", Kind::Integer),
+    key("offload", Kind::Boolean),
+];
+
+/// An address of `[device]` with two ends.
+pub(super) const POINT_TO_POINT: Schema = &[key("local", Kind::String), key("peer", Kind::String)];
+
+/// `[local]`
+pub(super) const LOCAL: Schema = &[
+    later("private-key-file", Kind::String),
+    key("listen", Kind::List(&Kind::String, MAX_LISTEN)),
+    key("security", Kind::String),
+    key("busy-poll", Kind::Duration),
+];
+
+/// `[network]`
+pub(super) const NETWORK: Schema = &[
+    key("routes", Kind::List(&Kind::String, MAX_ROUTES)),
+    later("default-route", Kind::Boolean),
+    later("exclude", Kind::List(&Kind::String, MAX_EXCLUDED)),
+    key("forward", Kind::Boolean),
+    later("masquerade", Kind::Boolean),
+    later("source-nat", Kind::String),
+    later("bridge", Kind::String),
+];
+
+/// `[[peer]]`
+pub(super) const PEER: Schema = &[
+    key("name", Kind::String),
+    key("public-key", Kind::String),
+    later("preshared-key-file", Kind::String),
+    key("endpoints", Kind::List(&Kind::String, MAX_ENDPOINTS)),
+    key("allowed-ips", Kind::List(&Kind::String, MAX_ALLOWED_IPS)),
+    key("keepalive", Kind::Duration),
+];
+
+/// The tables with their headings, to tell in which one a key belongs.
+pub(super) const TABLES: &[(&str, Schema)] =
+    &[("[device]", DEVICE), ("[local]", LOCAL), ("[network]", NETWORK), ("[[peer]]", PEER)];
+
+const fn key(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, later: false }
+}
+
+/// A key that is known, but that this version cannot do.
+const fn later(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, later: true }
+}

@@ -1,0 +1,146 @@
+//! The egress worker: from a device queue to the wire.
+//!
+//! # Theory of operation
+//!
+//! One thread a queue, run to completion. One read yields one packet or super-packet; its segments
+//! are written straight into the send batch of the socket that the peer's path names, and the batch
+//! leaves in one system call. A batch leaves when it holds about one super-packet's worth of octets,
+//! when it is full, or when the device has nothing more to read. So a lone packet leaves
+//! at once, and a flood of small ones leaves in trains.
+//!
+//! Bounds: one read buffer, and one batch a socket. When the socket cannot take more, the worker
+//! waits for it, and the device's own queue fills and drops: back-pressure where the kernel can see it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use device::{MAX_PACKET, Queue};
+use proto::{DropReason, PeerTable, inner};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use transport::udp::{Destination, LocalAddr, SendBatch, UdpSocket};
+use wire::offload;
+use wire::virtio::VirtioNetHdr;
+
+use crate::stop::Wake;
+use crate::worker::{Ended, Pause, Shared, content, link_layer};
+
+/// A batch with this many octets leaves without looking for more: another read would gain nothing.
+const ENOUGH_OCTETS: usize = 32 * 1024;
+
+pub(crate) struct Egress {
+    shared: Shared,
+    peers: arc_swap::Cache<Arc<arc_swap::ArcSwap<PeerTable>>, Arc<PeerTable>>,
+    queue: Arc<Queue>,
+    batches: Vec<SendBatch>,
+    buffer: Box<[u8]>,
+}
+
+impl Egress {
+    pub(crate) fn new(shared: Shared, queue: Arc<Queue>) -> Self {
+        Self {
+            peers: arc_swap::Cache::new(Arc::clone(&shared.peers)),
+            queue,
+            batches: shared.sockets.iter().map(|_| SendBatch::new()).collect(),
+            buffer: vec![0; MAX_PACKET].into_boxed_slice(),
+            shared,
+        }
+    }
+
+    /// Carries packets until the end has come or the device is gone.
+    pub(crate) fn run(mut self) -> Ended {
+        let mut pause = Pause::new(self.shared.busy_poll);
+        while !self.shared.stop.is_set() {
+            match self.queue.recv(&mut self.buffer) {
+                Ok(received) => {
+                    pause.end();
+                    self.carry(received.header, received.len);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.flush();
+                    if pause.goes_on() {
+                        match self.shared.stop.wait(self.queue.as_fd(), PollFlags::IN) {
+                            Ok(Wake::Ready) => {}
+                            Ok(Wake::Stop) => break,
+                            Ok(Wake::Broken) => return Ended::DeviceGone,
+                            Err(error) => return Ended::Failed(error),
+                        }
+                    }
+                }
+                // A header that the kernel should not have written; the packet is consumed.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.shared.counters.dropped(DropReason::Malformed, 1);
+                }
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::BADFD) => {
+                    return Ended::DeviceGone;
+                }
+                Err(error) => return Ended::Failed(error),
+            }
+        }
+        self.flush();
+        Ended::Stopped
+    }
+
+    /// Writes the segments of the packet in the buffer into a batch.
+    fn carry(&mut self, header: VirtioNetHdr, len: usize) {
+        let content = content(self.shared.mode);
+        let Some(packet) = self.buffer.get_mut(..len) else { return };
+        let path = match inner::route(self.peers.load(), content, packet) {
+            Ok(path) => *path,
+            Err(reason) => return self.shared.counters.dropped(reason, 1),
+        };
+        let destination = Destination {
+            remote: path.remote,
+            local: path.local.map(|local| LocalAddr { ip: local.ip, interface: local.interface }),
+        };
+        let Ok(mut segments) = offload::segment(link_layer(self.shared.mode), header, packet)
+        else {
+            return self.shared.counters.dropped(DropReason::Malformed, 1);
+        };
+        let batch = &mut self.batches[path.socket.0];
+        let socket = &self.shared.sockets[path.socket.0];
+        while let Some(segment) = segments.next() {
+            if batch.reserve(segment.len()).is_none() {
+                transmit(&self.shared, socket, batch);
+            }
+            let Some(room) = batch.reserve(segment.len()) else {
+                self.shared.counters.dropped(DropReason::TooLong, 1);
+                continue;
+            };
+            room.copy_from_slice(segment);
+            batch.commit(segment.len(), &destination);
+        }
+        if batch.octets() >= ENOUGH_OCTETS || batch.is_full() {
+            transmit(&self.shared, socket, batch);
+        }
+    }
+
+    /// Sends what waits in the batches.
+    fn flush(&mut self) {
+        for (batch, socket) in self.batches.iter_mut().zip(self.shared.sockets.iter()) {
+            if !batch.is_empty() {
+                transmit(&self.shared, socket, batch);
+            }
+        }
+    }
+}
+
+/// Sends a batch, waiting while the socket cannot take more.
+fn transmit(shared: &Shared, socket: &UdpSocket, batch: &mut SendBatch) {
+    loop {
+        let outcome = socket.send(batch);
+        shared.counters.carried(outcome.sent, outcome.octets);
+        shared.counters.dropped(DropReason::SendFailed, outcome.dropped);
+        if let Some(error) = outcome.error {
+            tracing::trace!("send {} datagrams: {error}", outcome.dropped);
+        }
+        if !outcome.blocked {
+            return;
+        }
+        if !matches!(shared.stop.wait(socket.as_fd(), PollFlags::OUT), Ok(Wake::Ready)) {
+            shared.counters.dropped(DropReason::SendFailed, batch.datagrams());
+            return batch.clear();
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The running tunnel: the only place that waits.
+//!
+//! - [`config`]: a file becomes a configuration that cannot be wrong.
+//! - [`tunnel`]: a configuration becomes a running tunnel, until a signal ends it.
+//! - `egress`, `ingress`: the two workers, which carry packets from the device to the wire and back.
+//! - `attachment`: the device that a tunnel has at the moment, with its workers.
+//! - `host`: what the tunnel needs of the host's network, applied and undone.
+//! - `underlay`: which sockets there are, how peers are reached, and how large packets may be.
+//! - [`metrics`]: counters of packets, octets and drops.
+//! - `stop`, [`signal`]: how it ends.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod metrics;
+pub mod signal;
+pub mod tunnel;
+
+mod attachment;
+mod egress;
+mod host;
+mod ingress;
+mod stop;
+mod underlay;
+mod worker;
