@@ -1,0 +1,34 @@
+//! What can be typed: the commands and what is common to all of them.
+//!
+//! The arguments of a command stand in the file of that command.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{device, lab, probe, up};
+
+/// One network of two machines that can exchange bytes in any way.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, disable_help_subcommand = true, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Says more; twice for even more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Brings a tunnel up in the foreground; Ctrl-C takes it down and undoes all.
+    Up(up::UpArgs),
+    /// Makes, deletes and shows TUN and TAP devices.
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Networks of namespaces to try tunnels in.
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
+    /// A source and a sink of numbered UDP packets.
+    #[command(subcommand)]
+    Probe(probe::ProbeCommand),
+}

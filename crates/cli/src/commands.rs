@@ -1,0 +1,20 @@
+//! One file a command: its arguments, and what it does with them.
+
+pub(crate) mod device;
+pub(crate) mod lab;
+pub(crate) mod probe;
+pub(crate) mod up;
+
+use crate::args::Command;
+use crate::output::Output;
+use crate::report::{Exit, Failure};
+
+/// Runs `command` to its end.
+pub(crate) fn run(command: Command, output: &mut Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Up(args) => up::run(&args),
+        Command::Device(command) => device::run(command, output),
+        Command::Lab(command) => lab::run(command, output),
+        Command::Probe(command) => probe::run(command, output),
+    }
+}

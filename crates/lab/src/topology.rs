@@ -1,0 +1,289 @@
+//! Hosts and the links between them.
+//!
+//! A topology is built from nothing and belongs to the value that is returned: dropping it removes
+//! it. Every host has `lo` and one Ethernet device `eth0` with an IPv4 and an IPv6 address, strict
+//! reverse path filtering (RFC 3704, 2.2: `rp_filter = 1`) for all devices there and to come, and
+//! does not forward. When building returns, every link carries packets. Of the machine's own
+//! namespace nothing is read or changed.
+
+mod three_hosts;
+mod two_hosts;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use netlink::{Address, LinkIndex, Socket, SysctlError, sysctl};
+
+pub use three_hosts::ThreeHosts;
+pub use two_hosts::TwoHosts;
+
+use crate::deadline::{Deadline, WaitError};
+use crate::host::{Host, HostError};
+
+/// How long a link may take from "up" to carrying packets.
+const PASSAGE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The payload of an Ethernet frame, in octets (IEEE 802.3).
+const ETHERNET_MTU: u32 = 1500;
+
+/// The bridge inside a switch.
+const BRIDGE: &str = "br0";
+
+const ANYWHERE_IPV4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANYWHERE_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// The device of every host.
+pub const ETH0: &str = "eth0";
+
+/// A network that can be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// See [`TwoHosts`].
+    TwoHosts,
+    /// See [`ThreeHosts`].
+    ThreeHosts,
+}
+
+/// A topology that was built.
+#[derive(Debug)]
+pub enum Network {
+    /// Two hosts.
+    TwoHosts(TwoHosts),
+    /// Three hosts.
+    ThreeHosts(ThreeHosts),
+}
+
+/// Why a topology could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A host could not be made.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A device, an address or a route could not be set.
+    #[error("configure host {host}")]
+    Network {
+        /// The host's name.
+        host: &'static str,
+        /// The cause.
+        source: netlink::Error,
+    },
+    /// A sysctl could not be written.
+    #[error("prepare host {host}")]
+    Sysctl {
+        /// The host's name.
+        host: &'static str,
+        /// The cause.
+        source: SysctlError,
+    },
+    /// Packets do not pass from one host to another.
+    #[error("wait for a packet from host {from} to host {to}")]
+    Passage {
+        /// The sender's name.
+        from: &'static str,
+        /// The receiver's name.
+        to: &'static str,
+        /// The cause.
+        source: PassageError,
+    },
+}
+
+/// Why no packet arrived.
+#[derive(Debug, thiserror::Error)]
+pub enum PassageError {
+    /// There is no socket to try it with.
+    #[error("open a UDP socket")]
+    Socket(#[source] io::Error),
+    /// None arrived in time.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+}
+
+impl Topology {
+    /// Every topology, the smallest first.
+    pub const ALL: [Self; 2] = [Self::TwoHosts, Self::ThreeHosts];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TwoHosts => "two-hosts",
+            Self::ThreeHosts => "three-hosts",
+        }
+    }
+
+    /// The topology with that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|topology| topology.name() == name)
+    }
+
+    /// What it is for, in one line.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::TwoHosts => "A and B on one wire, with a tunnel between them",
+            Self::ThreeHosts => "A, B and C on one LAN: A's packets to C go through a tunnel to B",
+        }
+    }
+
+    /// Builds it.
+    pub fn build(self) -> Result<Network, BuildError> {
+        match self {
+            Self::TwoHosts => TwoHosts::build().map(Network::TwoHosts),
+            Self::ThreeHosts => ThreeHosts::build().map(Network::ThreeHosts),
+        }
+    }
+}
+
+impl Network {
+    /// The hosts in the order of their names.
+    pub fn hosts(&self) -> Vec<&Host> {
+        match self {
+            Self::TwoHosts(topology) => topology.hosts().into(),
+            Self::ThreeHosts(topology) => topology.hosts().into(),
+        }
+    }
+}
+
+/// The addresses of the host with `number` on the Ethernet of a topology.
+///
+/// The link-local address is one of them because the kernel would make one later, at any time.
+fn lan_addresses(number: u8) -> [IpNet; 3] {
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(number));
+    [net(lan_ipv4(number).into(), 24), net(lan_ipv6(number).into(), 64), net(link_local.into(), 64)]
+}
+
+/// The IPv4 address of the host with `number` on the Ethernet of a topology.
+pub(crate) const fn lan_ipv4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, number)
+}
+
+/// The IPv6 address of the host with `number` on the Ethernet of a topology.
+pub(crate) fn lan_ipv6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, u16::from(number))
+}
+
+fn net(address: IpAddr, prefix_len: u8) -> IpNet {
+    IpNet::new(address, prefix_len).expect("the prefix length fits the family")
+}
+
+/// The hardware address of the host with `number`: locally administered, the same in every run.
+fn hardware_address(number: u8) -> [u8; 6] {
+    [0x02, 0xad, 0x17, 0x00, 0x00, number]
+}
+
+/// Runs `change` with a netlink socket inside `host`.
+fn change<T: Send + 'static>(
+    host: &Host,
+    change: impl FnOnce(&mut Socket) -> Result<T, netlink::Error> + Send + 'static,
+) -> Result<T, BuildError> {
+    host.run(|| change(&mut Socket::open()?))
+        .map_err(|source| BuildError::Network { host: host.name(), source })
+}
+
+/// The link of that name, which the caller has just made.
+fn link(socket: &mut Socket, name: &str) -> Result<LinkIndex, netlink::Error> {
+    let link = socket.link(name)?;
+    Ok(link.expect("the namespace is this lab's own and nobody else removes links").index)
+}
+
+/// Makes a host with its loopback device up and the rules of this module, before it has a link.
+fn host(name: &'static str) -> Result<Host, BuildError> {
+    let host = Host::new(name)?;
+    write_sysctls(
+        &host,
+        &[
+            ("net.ipv4.ip_forward", "0"),
+            ("net.ipv6.conf.all.forwarding", "0"),
+            ("net.ipv4.conf.all.rp_filter", "1"),
+            ("net.ipv4.conf.default.rp_filter", "1"),
+            ("net.ipv4.conf.lo.rp_filter", "1"),
+            // Addresses are known to be unique and serve at once, without duplicate detection.
+            ("net.ipv6.conf.default.accept_dad", "0"),
+            // No router is there to be asked.
+            ("net.ipv6.conf.default.router_solicitations", "0"),
+        ],
+    )?;
+    change(&host, |socket| {
+        let loopback = link(socket, "lo")?;
+        socket.set_up(loopback, true)
+    })?;
+    Ok(host)
+}
+
+/// Makes the namespace of an Ethernet switch: a bridge `br0` that hosts are plugged into.
+///
+/// It has no addresses of its own and therefore never says a word.
+fn switch(name: &'static str) -> Result<Host, BuildError> {
+    let switch = Host::new(name)?;
+    write_sysctls(&switch, &[("net.ipv6.conf.default.disable_ipv6", "1")])?;
+    change(&switch, |socket| {
+        socket.add_bridge(BRIDGE)?;
+        let bridge = link(socket, BRIDGE)?;
+        socket.set_up(bridge, true)
+    })?;
+    Ok(switch)
+}
+
+fn write_sysctls(
+    host: &Host,
+    settings: &'static [(&'static str, &'static str)],
+) -> Result<(), BuildError> {
+    host.run(|| settings.iter().try_for_each(|(key, value)| sysctl::write(key, value)))
+        .map_err(|source| BuildError::Sysctl { host: host.name(), source })
+}
+
+/// Connects `host` with a port `port` of `switch`.
+fn plug(switch: &Host, port: &'static str, host: &Host) -> Result<(), BuildError> {
+    connect(switch, port, host)?;
+    change(switch, move |socket| {
+        let (port, bridge) = (link(socket, port)?, link(socket, BRIDGE)?);
+        socket.set_master(port, Some(bridge))?;
+        socket.set_up(port, true)
+    })
+}
+
+/// Makes a veth pair: `device` in `near`, [`ETH0`] in `far`.
+fn connect(near: &Host, device: &'static str, far: &Host) -> Result<(), BuildError> {
+    let namespace = far.as_fd().try_clone_to_owned();
+    let namespace = namespace.map_err(|source| HostError::Enter { host: far.name(), source })?;
+    change(near, move |socket| socket.add_veth(device, ETH0, Some(namespace.as_fd())))
+}
+
+/// Gives the Ethernet device of `host` the addresses of the host with `number` and sets it up.
+fn configure(host: &Host, number: u8) -> Result<(), BuildError> {
+    change(host, move |socket| {
+        let eth0 = link(socket, ETH0)?;
+        socket.set_mac(eth0, hardware_address(number))?;
+        socket.set_mtu(eth0, ETHERNET_MTU)?;
+        socket.set_addr_gen_mode_none(eth0)?;
+        socket.set_up(eth0, true)?;
+        lan_addresses(number)
+            .into_iter()
+            .try_for_each(|local| socket.add_address(&Address { link: eth0, local, peer: None }))
+    })
+}
+
+/// Waits until a datagram passes from one host to the other's address.
+///
+/// A link that is up drops packets until the kernel's link watch has activated its queue, and no
+/// flag of the link tells when that is done.
+fn await_passage(from: &Host, to: &Host, address: IpAddr) -> Result<(), BuildError> {
+    let failed = |source| BuildError::Passage { from: from.name(), to: to.name(), source };
+    let receiver = to.run(move || udp_socket(address)).map_err(failed)?;
+    let target = receiver.local_addr().map_err(|error| failed(PassageError::Socket(error)))?;
+    let anywhere = if address.is_ipv4() { ANYWHERE_IPV4 } else { ANYWHERE_IPV6 };
+    let sender = from.run(move || udp_socket(anywhere)).map_err(failed)?;
+    let arrived = Deadline::after(PASSAGE_PATIENCE).wait_until(|| {
+        // Refused as long as the route or the neighbour is not ready; the next try may pass.
+        let _ = sender.send_to(b"ready?", target);
+        receiver.recv(&mut [0; 16]).ok()
+    });
+    arrived.map(|_| ()).map_err(|error| failed(error.into()))
+}
+
+fn udp_socket(address: IpAddr) -> Result<UdpSocket, PassageError> {
+    let socket = UdpSocket::bind((address, 0)).map_err(PassageError::Socket)?;
+    socket.set_nonblocking(true).map_err(PassageError::Socket)?;
+    Ok(socket)
+}
