@@ -93,6 +93,11 @@ pub enum TunnelError {
 /// When it cannot be brought up; everything that was changed until then is undone.
 pub fn up(config: Config, signals: &mut Signals) -> Result<(), TunnelError> {
     let mut tunnel = Tunnel::new(config)?;
+    if let Err(error) = tunnel.attach(Presence::Either) {
+        tunnel.undo();
+        return Err(error);
+    }
+    tunnel.announce();
     let outcome = tunnel.run(signals);
     tunnel.undo();
     tunnel.report("is down");
@@ -137,9 +142,8 @@ impl Tunnel {
         })
     }
 
+    /// Reacts to what happens until a signal asks to stop.
     fn run(&mut self, signals: &mut Signals) -> Result<(), TunnelError> {
-        self.attach(Presence::Either)?;
-        self.announce();
         loop {
             match self.wait(signals, None)? {
                 Event::Signal(Request::Stop) => return Ok(()),

@@ -13,8 +13,11 @@ use crate::report::{Exit, Failure};
 
 #[derive(Debug, Args)]
 pub(crate) struct SinkArgs {
-    /// Where to listen; [::] is IPv6 only [default: [::]:8080 and 0.0.0.0:8080].
-    #[arg(value_name = "ADDRESS:PORT")]
+    // Not as a comment: rustdoc takes the brackets for links.
+    #[arg(
+        value_name = "ADDRESS:PORT",
+        help = "Where to listen; [::] is IPv6 only [default: [::]:8080 and 0.0.0.0:8080]"
+    )]
     listen: Vec<HostPort>,
 
     /// Sends each message back to its source.
