@@ -1,0 +1,28 @@
+//! What must hold for any input, by target: the bodies of the fuzz targets.
+//!
+//! A fuzzer looks for inputs that break these checks; `tests/corpus.rs` replays what it has found
+//! with the stable toolchain. A check panics when something does not hold and says nothing otherwise.
+//! Where a target wants structure, the layout of its input stands at the top of its file.
+
+#![forbid(unsafe_code)]
+
+pub mod coalesce;
+pub mod config;
+pub mod headers;
+pub mod inner;
+mod naive;
+pub mod segment;
+pub mod virtio;
+
+/// What panics if the input breaks something.
+pub type Check = fn(&[u8]);
+
+/// Every target and its check.
+pub const TARGETS: [(&str, Check); 6] = [
+    ("coalesce", coalesce::check),
+    ("config", config::check),
+    ("headers", headers::check),
+    ("inner", inner::check),
+    ("segment", segment::check),
+    ("virtio", virtio::check),
+];

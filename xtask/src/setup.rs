@@ -1,0 +1,74 @@
+//! `cargo xtask setup`: the programs that tests and measurements run, as Debian packages.
+
+use std::process::Command;
+
+use crate::failure::Failure;
+use crate::program;
+
+/// A Debian package.
+struct Package {
+    name: &'static str,
+    /// A program of it, whose absence tells that the package is missing.
+    program: &'static str,
+    why: &'static str,
+}
+
+/// Everything that is needed, and nothing else.
+const PACKAGES: [Package; 4] = [
+    Package {
+        name: "iproute2",
+        program: "ip",
+        why: "`ip -j` reads the network back without our own netlink code",
+    },
+    Package {
+        name: "iperf3",
+        program: "iperf3",
+        why: "the load of measurements and throughput tests",
+    },
+    Package {
+        name: "socat",
+        program: "socat",
+        why: "another program that carries packets of a TUN device in UDP, to interoperate with",
+    },
+    Package { name: "tcpdump", program: "tcpdump", why: "sees the wire without our own parsers" },
+];
+
+/// Installs what is missing, or says how.
+///
+/// # Errors
+///
+/// A package that cannot be installed is an error only where nobody could do it by hand.
+pub(crate) fn run() -> Result<(), Failure> {
+    let missing: Vec<_> =
+        PACKAGES.iter().filter(|package| program::find(package.program).is_none()).collect();
+    if missing.is_empty() {
+        println!("setup: nothing is missing");
+        return Ok(());
+    }
+    for package in &missing {
+        println!("setup: {} is missing: {}", package.name, package.why);
+    }
+    let names: Vec<_> = missing.iter().map(|package| package.name).collect();
+    if program::find("apt-get").is_some() && rustix::process::geteuid().is_root() {
+        return install(&names);
+    }
+    let names = names.join(" ");
+    println!("setup: on Debian and Ubuntu: sudo apt-get update && sudo apt-get install {names}");
+    if program::is_unattended() {
+        return Err(Failure::new(format!("{names} missing, and not root on a Debian system")));
+    }
+    Ok(())
+}
+
+fn install(names: &[&str]) -> Result<(), Failure> {
+    program::run(apt_get("update").arg("--quiet"))?;
+    let options = ["--quiet", "--yes", "--no-install-recommends"];
+    program::run(apt_get("install").args(options).args(names))
+}
+
+fn apt_get(command: &str) -> Command {
+    let mut apt_get = Command::new("apt-get");
+    // iperf3 asks whether to run as a daemon.
+    apt_get.env("DEBIAN_FRONTEND", "noninteractive").arg(command);
+    apt_get
+}
