@@ -19,9 +19,11 @@ use wire::offload::Accepts;
 use crate::config::Config;
 use crate::egress::Egress;
 use crate::ingress::Ingress;
+use crate::lane::{Ended, Lane, Shared};
 use crate::metrics::{Counters, Traffic};
+use crate::notice::{Notice, Notices};
 use crate::stop::Stop;
-use crate::worker::{Ended, Notice, Notices, Shared};
+use crate::worker::Worker;
 
 /// The device cannot be opened, or its workers cannot be started.
 #[derive(Debug, Error)]
@@ -40,9 +42,8 @@ pub enum AttachError {
     },
 }
 
-/// A device, and the threads that carry its packets. The device closes when the last worker ends.
+/// The threads that carry the packets of a device. It closes when the last of them ends.
 pub(crate) struct Attachment {
-    name: DeviceName,
     created: bool,
     stop: Arc<Stop>,
     workers: Vec<JoinHandle<Ended>>,
@@ -88,11 +89,11 @@ pub(crate) struct Lasting<'a> {
 }
 
 impl Attachment {
-    /// Starts a worker for each queue of `device` and for each socket.
+    /// Starts a worker for each queue of `device`; the sockets are dealt out among them.
     pub(crate) fn start(device: Device, lasting: &Lasting<'_>) -> Result<Self, AttachError> {
-        let failed = |cause| AttachError::Start { device: device.name().to_string(), cause };
+        let name = device.name().to_string();
+        let failed = |cause| AttachError::Start { device: name.clone(), cause };
         let mut attachment = Self {
-            name: device.name().clone(),
             created: device.created(),
             stop: Arc::new(Stop::new().map_err(failed)?),
             workers: Vec::new(),
@@ -101,21 +102,22 @@ impl Attachment {
         };
         let accepts = accepts(&device);
         let queues: Vec<Arc<Queue>> = device.into_queues().into_iter().map(Arc::new).collect();
-        for (place, queue) in queues.iter().enumerate() {
+        let mut lanes: Vec<Vec<Lane>> = queues.iter().map(|_| Vec::new()).collect();
+        for (queue, lanes) in queues.iter().zip(&mut lanes) {
             let shared = attachment.shared(lasting);
             attachment.egress.push(Arc::clone(&shared.counters));
-            let queue = Arc::clone(queue);
-            attachment.spawn(format!("egress-{place}"), &shared.clone(), move || {
-                Egress::new(shared, queue).run()
-            })?;
+            lanes.push(Lane::Egress(Egress::new(shared, Arc::clone(queue))));
         }
-        for place in 0..lasting.sockets.len() {
+        for socket in 0..lasting.sockets.len() {
             let shared = attachment.shared(lasting);
             attachment.ingress.push(Arc::clone(&shared.counters));
-            let queue = Arc::clone(&queues[place % queues.len()]);
-            attachment.spawn(format!("ingress-{place}"), &shared.clone(), move || {
-                Ingress::new(shared, SocketIndex(place), queue, accepts).run()
-            })?;
+            let place = socket % queues.len();
+            let queue = Arc::clone(&queues[place]);
+            let ingress = Ingress::new(shared, SocketIndex(socket), queue, accepts);
+            lanes[place].push(Lane::Ingress(ingress));
+        }
+        for (place, lanes) in lanes.into_iter().enumerate() {
+            attachment.spawn(format!("worker-{place}"), lanes, lasting).map_err(failed)?;
         }
         Ok(attachment)
     }
@@ -157,26 +159,18 @@ impl Attachment {
             counters: Arc::default(),
             stop: Arc::clone(&self.stop),
             notices: Arc::clone(lasting.notices),
-            busy_poll: lasting.config.local.busy_poll,
         }
     }
 
-    fn spawn(
-        &mut self,
-        name: String,
-        shared: &Shared,
-        run: impl FnOnce() -> Ended + Send + 'static,
-    ) -> Result<(), AttachError> {
-        let farewell = Farewell(Arc::clone(&shared.notices));
+    fn spawn(&mut self, name: String, lanes: Vec<Lane>, lasting: &Lasting<'_>) -> io::Result<()> {
+        let busy_poll = lasting.config.local.busy_poll;
+        let worker = Worker::new(lanes, Arc::clone(&self.stop), busy_poll)?;
+        let farewell = Farewell(Arc::clone(lasting.notices));
         let work = move || {
             let _farewell = farewell;
-            run()
+            worker.run()
         };
-        let worker = thread::Builder::new()
-            .name(name)
-            .spawn(work)
-            .map_err(|cause| AttachError::Start { device: self.name.to_string(), cause })?;
-        self.workers.push(worker);
+        self.workers.push(thread::Builder::new().name(name).spawn(work)?);
         Ok(())
     }
 }

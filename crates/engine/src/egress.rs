@@ -1,8 +1,8 @@
-//! The egress worker: from a device queue to the wire.
+//! The egress lane: from a device queue to the wire.
 //!
 //! # Theory of operation
 //!
-//! One thread a queue, run to completion. One read yields one packet or super-packet; its segments
+//! One lane a queue, run to completion. One read yields one packet or super-packet; its segments
 //! are written straight into the send batch of the socket that the peer's path names, and the batch
 //! leaves in one system call. A batch leaves when it holds about one super-packet's worth of octets,
 //! when it is full, or when the device has nothing more to read. So a lone packet leaves
@@ -12,7 +12,7 @@
 //! waits for it, and the device's own queue fills and drops: back-pressure where the kernel can see it.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use device::{MAX_PACKET, Queue};
@@ -23,11 +23,14 @@ use transport::udp::{Destination, LocalAddr, SendBatch, UdpSocket};
 use wire::offload;
 use wire::virtio::VirtioNetHdr;
 
+use crate::lane::{Ended, Shared, Turn, content, link_layer};
 use crate::stop::Wake;
-use crate::worker::{Ended, Pause, Shared, content, link_layer};
 
 /// A batch with this many octets leaves without looking for more: another read would gain nothing.
 const ENOUGH_OCTETS: usize = 32 * 1024;
+
+/// After so many reads the batch leaves, and others have their turn.
+const PACKETS_A_TURN: usize = 128;
 
 pub(crate) struct Egress {
     shared: Shared,
@@ -48,47 +51,48 @@ impl Egress {
         }
     }
 
-    /// Carries packets until the end has come or the device is gone.
-    pub(crate) fn run(mut self) -> Ended {
-        let mut pause = Pause::new(self.shared.busy_poll);
-        while !self.shared.stop.is_set() {
+    /// What becomes readable when there is something to carry.
+    pub(crate) fn source(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+
+    /// Carries what the device has, up to one batch.
+    pub(crate) fn turn(&mut self) -> Result<Turn, Ended> {
+        for read in 0..PACKETS_A_TURN {
             match self.queue.recv(&mut self.buffer) {
                 Ok(received) => {
-                    pause.end();
-                    self.carry(received.header, received.len);
+                    if self.carry(received.header, received.len) {
+                        return Ok(Turn::Carried);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.flush();
-                    if pause.goes_on() {
-                        match self.shared.stop.wait(self.queue.as_fd(), PollFlags::IN) {
-                            Ok(Wake::Ready) => {}
-                            Ok(Wake::Stop) => break,
-                            Ok(Wake::Broken) => return Ended::DeviceGone,
-                            Err(error) => return Ended::Failed(error),
-                        }
-                    }
+                    return Ok(if read == 0 { Turn::Idle } else { Turn::Carried });
                 }
                 // A header that the kernel should not have written; the packet is consumed.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     self.shared.counters.dropped(DropReason::Malformed, 1);
                 }
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::BADFD) => {
-                    return Ended::DeviceGone;
+                    return Err(Ended::DeviceGone);
                 }
-                Err(error) => return Ended::Failed(error),
+                Err(error) => return Err(Ended::Failed(error)),
             }
         }
         self.flush();
-        Ended::Stopped
+        Ok(Turn::Carried)
     }
 
-    /// Writes the segments of the packet in the buffer into a batch.
-    fn carry(&mut self, header: VirtioNetHdr, len: usize) {
+    /// Writes the segments of the packet in the buffer into a batch; whether the batch has left.
+    fn carry(&mut self, header: VirtioNetHdr, len: usize) -> bool {
         let content = content(self.shared.mode);
-        let Some(packet) = self.buffer.get_mut(..len) else { return };
+        let Some(packet) = self.buffer.get_mut(..len) else { return false };
         let path = match inner::route(self.peers.load(), content, packet) {
             Ok(path) => *path,
-            Err(reason) => return self.shared.counters.dropped(reason, 1),
+            Err(reason) => {
+                self.shared.counters.dropped(reason, 1);
+                return false;
+            }
         };
         let destination = Destination {
             remote: path.remote,
@@ -96,7 +100,8 @@ impl Egress {
         };
         let Ok(mut segments) = offload::segment(link_layer(self.shared.mode), header, packet)
         else {
-            return self.shared.counters.dropped(DropReason::Malformed, 1);
+            self.shared.counters.dropped(DropReason::Malformed, 1);
+            return false;
         };
         let batch = &mut self.batches[path.socket.0];
         let socket = &self.shared.sockets[path.socket.0];
@@ -111,9 +116,11 @@ impl Egress {
             room.copy_from_slice(segment);
             batch.commit(segment.len(), &destination);
         }
-        if batch.octets() >= ENOUGH_OCTETS || batch.is_full() {
+        let leaves = batch.octets() >= ENOUGH_OCTETS || batch.is_full();
+        if leaves {
             transmit(&self.shared, socket, batch);
         }
+        leaves
     }
 
     /// Sends what waits in the batches.

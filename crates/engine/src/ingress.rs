@@ -1,8 +1,8 @@
-//! The ingress worker: from a socket to the device.
+//! The ingress lane: from a socket to the device.
 //!
 //! # Theory of operation
 //!
-//! One thread a socket, run to completion. One system call yields many datagrams, which lie in the
+//! One lane a socket, run to completion. One system call yields many datagrams, which lie in the
 //! batch's arena; each is judged where it lies, joined with its neighbours of the same flow, and
 //! written to the device as header and slices, without a copy.
 //!
@@ -10,22 +10,21 @@
 //! come from one sender.
 //!
 //! The device takes super-packets only if the kernel can: some kernels answer EINVAL to writes that
-//! others accept. When the first super-packets are all refused, the worker stops joining.
+//! others accept. When the first super-packets are all refused, the lane stops joining.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use device::Queue;
 use proto::{DropReason, LocalAddr, Path, PeerIndex, PeerTable, Sender, SocketIndex, inner};
-use rustix::event::PollFlags;
 use rustix::io::Errno;
-use transport::udp::{Message, Origin, RecvBatch, UdpSocket};
+use transport::udp::{Message, Origin, RecvBatch};
 use wire::offload::{Accepts, Coalescer};
 use wire::virtio::VirtioNetHdr;
 
-use crate::stop::Wake;
-use crate::worker::{Ended, Notice, Pause, Shared, content, link_layer};
+use crate::lane::{Ended, Shared, Turn, content, link_layer};
+use crate::notice::Notice;
 
 /// After so many super-packets refused, and none taken, the device gets packets singly.
 const REFUSED_SUPER_PACKETS: u32 = 8;
@@ -56,34 +55,23 @@ impl Ingress {
         }
     }
 
-    /// Carries packets until the end has come or the device is gone.
-    pub(crate) fn run(mut self) -> Ended {
-        let sockets = Arc::clone(&self.shared.sockets);
-        let socket: &UdpSocket = &sockets[self.socket.0];
-        let mut pause = Pause::new(self.shared.busy_poll);
-        while !self.shared.stop.is_set() {
-            match socket.recv(&mut self.batch) {
-                Ok(_) => {
-                    pause.end();
-                    if let Err(ended) = self.carry() {
-                        return ended;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if pause.goes_on()
-                        && !matches!(
-                            self.shared.stop.wait(socket.as_fd(), PollFlags::IN),
-                            Ok(Wake::Ready | Wake::Broken)
-                        )
-                    {
-                        break;
-                    }
-                }
-                // An error that the network reported for an earlier datagram; reading it clears it.
-                Err(error) => tracing::debug!("receive on {}: {error}", socket.local_addr()),
+    /// What becomes readable when there is something to carry.
+    pub(crate) fn source(&self) -> BorrowedFd<'_> {
+        self.shared.sockets[self.socket.0].as_fd()
+    }
+
+    /// Carries what the socket has, up to one batch.
+    pub(crate) fn turn(&mut self) -> Result<Turn, Ended> {
+        let socket = &self.shared.sockets[self.socket.0];
+        match socket.recv(&mut self.batch) {
+            Ok(_) => self.carry().map(|()| Turn::Carried),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Turn::Idle),
+            // An error that the network reported for an earlier datagram; reading it clears it.
+            Err(error) => {
+                tracing::debug!("receive on {}: {error}", socket.local_addr());
+                Ok(Turn::Idle)
             }
         }
-        Ended::Stopped
     }
 
     /// Judges, joins and delivers what lies in the batch.

@@ -2,7 +2,8 @@
 //!
 //! - [`config`]: a file becomes a configuration that cannot be wrong.
 //! - [`tunnel`]: a configuration becomes a running tunnel, until a signal ends it.
-//! - `egress`, `ingress`: the two workers, which carry packets from the device to the wire and back.
+//! - `worker`: a thread that serves lanes; `lane`: one direction of packets, from one source.
+//! - `egress`, `ingress`: the two kinds of lane, from the device to the wire and back.
 //! - `attachment`: the device that a tunnel has at the moment, with its workers.
 //! - `host`: what the tunnel needs of the host's network, applied and undone.
 //! - `underlay`: which sockets there are, how peers are reached, and how large packets may be.
@@ -20,6 +21,8 @@ mod attachment;
 mod egress;
 mod host;
 mod ingress;
+mod lane;
+mod notice;
 mod stop;
 mod underlay;
 mod worker;

@@ -35,12 +35,13 @@ use crate::attachment::{self, Attachment, Lasting};
 use crate::config::{Config, Endpoint, Host, InterfaceAddress, Security};
 pub use crate::host::HostError;
 use crate::host::{Desired, HostNetwork};
+use crate::lane::{Ended, content};
 use crate::metrics::Traffic;
+use crate::notice::{Notice, Notices};
 use crate::signal::{Request, Signals};
 use crate::stop::poll_until;
 use crate::underlay;
 pub use crate::underlay::UnderlayError;
-use crate::worker::{Ended, Notice, Notices, content};
 
 /// How long to wait before a vanished device is opened again, at first and at most.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
