@@ -11,8 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lab::{Host, TwoHosts};
 
-use super::tunnel::{DEVICE, Files, Tunnel};
-use crate::common::privileged;
+use super::tunnel::{DEVICE, Files, Tunnel, runnable};
 
 /// The port that both ends listen on.
 pub(crate) const PORT: u16 = 4740;
@@ -148,5 +147,5 @@ impl Pair {
 
 /// The hosts without a tunnel; none, with a word about why, if this user may not build them.
 pub(crate) fn hosts() -> Option<TwoHosts> {
-    privileged().then(|| TwoHosts::build().unwrap())
+    runnable().then(|| TwoHosts::build().unwrap())
 }

@@ -1,0 +1,33 @@
+//! Tunnels between hosts of a lab: the real program and the real kernel, one subject a file.
+//!
+//! Every test builds its hosts itself and leaves nothing behind. It runs where namespaces can be
+//! made, else it says why not; with `CI=true` that is a failure. `ADIT_BIN` names the program if it
+//! is not beside this one.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says why it was skipped"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/rig/mod.rs"]
+mod rig;
+
+mod bad_datagrams;
+mod busy_device;
+mod disturbance;
+mod families;
+mod first_sender;
+mod offload;
+mod persistent;
+mod queues;
+mod restart;
+mod several_peers;
+mod sizes;
+mod socat;
+mod tap;
+mod tcpdump;
+mod teardown;
+mod unprivileged;
