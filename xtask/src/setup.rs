@@ -14,7 +14,7 @@ struct Package {
 }
 
 /// Everything that is needed, and nothing else.
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 5] = [
     Package {
         name: "iproute2",
         program: "ip",
@@ -30,6 +30,7 @@ const PACKAGES: [Package; 4] = [
         program: "socat",
         why: "another program that carries packets of a TUN device in UDP, to interoperate with",
     },
+    Package { name: "iputils-ping", program: "ping", why: "round trips of measurements" },
     Package { name: "tcpdump", program: "tcpdump", why: "sees the wire without our own parsers" },
 ];
 

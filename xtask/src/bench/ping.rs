@@ -1,87 +1,84 @@
-//! Round trips of numbered UDP messages.
+//! Round trips of ICMP echo, by ping(8): the kernel of the other host answers.
 
-use std::io::pipe;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::sync::mpsc;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use lab::Host;
-use lab::probe::message::Format;
-use lab::probe::tally::LatencySummary;
-use lab::probe::{Pace, SendReport, Sink, SinkEvent, Source};
+use lab::Deadline;
 
 use super::iperf::Load;
 use super::rig::Track;
 use crate::failure::Failure;
 
-/// Messages of one measurement.
-const COUNT: u64 = 200;
-/// The time from one message to the next.
-const INTERVAL: Duration = Duration::from_millis(10);
-/// How long the last answers may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Requests of one measurement, and the seconds from one to the next.
+const COUNT: &str = "200";
+const INTERVAL: &str = "0.01";
+/// How long all of them may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How long TCP has to find its speed before anything is measured beside it.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// The port that answers.
-const PORT: u16 = 8080;
+/// Round trips of one measurement, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct RoundTrips {
+    pub(super) median: f64,
+    /// 99 of 100 were not longer.
+    pub(super) p99: f64,
+}
 
 /// Round trips while nothing else happens.
-pub(super) fn idle(track: &Track<'_>) -> Result<LatencySummary, Failure> {
-    let target = SocketAddr::from((track.address(), PORT));
-    let report = thread::scope(|scope| {
-        let (stopped, stop) = pipe()?;
-        let (listening, ready) = mpsc::channel();
-        let sink = scope.spawn(move || answer(track.far(), target, stopped, listening));
-        // An error of the sink is seen when it is joined.
-        let report = ready.recv().ok().map(|()| send(track.near(), target));
-        drop(stop);
-        sink.join().map_err(|_| Failure::new("the sink panicked"))??;
-        report.ok_or_else(|| Failure::new("the sink does not listen"))?
-    })?;
-    let echo = report.echo.and_then(|echo| echo.round_trip_us);
-    echo.ok_or_else(|| Failure::new(format!("no answer from {target}")))
+pub(super) fn idle(track: &Track<'_>) -> Result<RoundTrips, Failure> {
+    let mut command = Command::new("ping");
+    command.args(["-n", "-c", COUNT, "-i", INTERVAL]).arg(track.address().to_string());
+    let mut ping = track.near().spawn(command)?;
+    ping.wait(Deadline::after(PATIENCE))?;
+    RoundTrips::parse(&ping.stdout())
+        .ok_or_else(|| Failure::new(format!("no answer from {}", track.address())))
 }
 
 /// Round trips while one stream of TCP takes what it gets.
-pub(super) fn under_load(track: &Track<'_>) -> Result<LatencySummary, Failure> {
+pub(super) fn under_load(track: &Track<'_>) -> Result<RoundTrips, Failure> {
     let _load = Load::start(track)?;
     thread::sleep(WARM_UP);
     idle(track)
 }
 
-fn send(host: &Host, target: SocketAddr) -> Result<SendReport, Failure> {
-    let source = Source {
-        target,
-        bind: None,
-        format: Format::default(),
-        pace: Pace::Interval(INTERVAL),
-        count: Some(COUNT),
-        duration: None,
-        echo: Some(PATIENCE),
-    };
-    // Its other end stays open, so it never says stop.
-    let (stop, _never) = pipe()?;
-    Ok(host.run(move || source.run(stop.as_fd(), &mut |_| {}))?)
+impl RoundTrips {
+    /// Reads what ping(8) prints of each answer; nothing if there was none.
+    fn parse(output: &str) -> Option<Self> {
+        let mut times: Vec<f64> = output.lines().filter_map(microseconds).collect();
+        times.sort_by(f64::total_cmp);
+        let last = times.len().checked_sub(1)?;
+        Some(Self { median: times[last / 2], p99: times[last * 99 / 100] })
+    }
 }
 
-/// Answers until the other end of `stop` is closed.
-fn answer(
-    host: &Host,
-    address: SocketAddr,
-    stop: std::io::PipeReader,
-    listening: mpsc::Sender<()>,
-) -> Result<(), Failure> {
-    let sink = Sink { listen: vec![address], echo: true, ..Sink::default() };
-    host.run(move || {
-        sink.run(stop.as_fd(), &mut |event| {
-            if let SinkEvent::Listening { .. } = event {
-                // Nobody waits any more after the first time.
-                let _ = listening.send(());
-            }
-        })
-    })?;
-    Ok(())
+/// The time in a line such as `64 bytes from 10.9.0.2: icmp_seq=1 ttl=64 time=0.123 ms`.
+fn microseconds(line: &str) -> Option<f64> {
+    let (_, time) = line.split_once(" time=")?;
+    let milliseconds: f64 = time.strip_suffix(" ms")?.parse().ok()?;
+    Some(milliseconds * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_of_all_answers_count() {
+        let output = "PING 10.9.0.2 (10.9.0.2) 56(84) bytes of data.\n\
+            64 bytes from 10.9.0.2: icmp_seq=1 ttl=64 time=0.300 ms\n\
+            64 bytes from 10.9.0.2: icmp_seq=2 ttl=64 time=0.100 ms\n\
+            64 bytes from 10.9.0.2: icmp_seq=3 ttl=64 time=0.200 ms\n\n\
+            --- 10.9.0.2 ping statistics ---\n\
+            3 packets transmitted, 3 received, 0% packet loss, time 20ms\n";
+        let trips = RoundTrips::parse(output).unwrap();
+        assert!((trips.median - 200.0).abs() < 0.001);
+        assert!((trips.p99 - 200.0).abs() < 0.001);
+    }
+
+    #[test]
+    fn without_an_answer_there_are_no_times() {
+        assert_eq!(RoundTrips::parse("1 packets transmitted, 0 received, 100% packet loss"), None);
+    }
 }
