@@ -62,12 +62,12 @@ impl Egress {
             match self.queue.recv(&mut self.buffer) {
                 Ok(received) => {
                     if self.carry(received.header, received.len) {
-                        return Ok(Turn::Carried);
+                        return Ok(Turn::More);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.flush();
-                    return Ok(if read == 0 { Turn::Idle } else { Turn::Carried });
+                    return Ok(if read == 0 { Turn::Idle } else { Turn::Drained });
                 }
                 // A header that the kernel should not have written; the packet is consumed.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -80,7 +80,7 @@ impl Egress {
             }
         }
         self.flush();
-        Ok(Turn::Carried)
+        Ok(Turn::More)
     }
 
     /// Writes the segments of the packet in the buffer into a batch; whether the batch has left.

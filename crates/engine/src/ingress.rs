@@ -19,7 +19,7 @@ use std::sync::Arc;
 use device::Queue;
 use proto::{DropReason, LocalAddr, Path, PeerIndex, PeerTable, Sender, SocketIndex, inner};
 use rustix::io::Errno;
-use transport::udp::{Message, Origin, RecvBatch};
+use transport::udp::{Message, Origin, RecvBatch, SLOTS};
 use wire::offload::{Accepts, Coalescer};
 use wire::virtio::VirtioNetHdr;
 
@@ -64,7 +64,10 @@ impl Ingress {
     pub(crate) fn turn(&mut self) -> Result<Turn, Ended> {
         let socket = &self.shared.sockets[self.socket.0];
         match socket.recv(&mut self.batch) {
-            Ok(_) => self.carry().map(|()| Turn::Carried),
+            Ok(messages) => {
+                self.carry()?;
+                Ok(if messages == SLOTS { Turn::More } else { Turn::Drained })
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Turn::Idle),
             // An error that the network reported for an earlier datagram; reading it clears it.
             Err(error) => {

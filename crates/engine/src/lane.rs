@@ -21,12 +21,14 @@ use crate::notice::{Notice, Notices};
 use crate::stop::Stop;
 
 /// What came of a lane's turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Turn {
-    /// Something was carried, and there may be more.
-    Carried,
     /// There was nothing.
     Idle,
+    /// All that there was is carried.
+    Drained,
+    /// A batch was carried, and there may be more.
+    More,
 }
 
 /// Why a worker ends.

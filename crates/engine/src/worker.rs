@@ -2,8 +2,10 @@
 //!
 //! # Theory of operation
 //!
-//! A worker goes through its lanes again and again; each carries a batch at most. When none had
-//! anything, the worker sleeps in epoll_wait(2) until one has, or until it shall end.
+//! A worker gives turns to its lanes; in a turn a lane carries a batch at most. While a lane may have
+//! more, all lanes take turns. When all are drained, the worker sleeps in epoll_wait(2), and gives
+//! turns to the lanes that woke it. After a sleep everything is cold and each system call costs
+//! microseconds, so none is made only to find that there is nothing: epoll_wait(2) finds that, too.
 //!
 //! There is one worker for each queue of the device, and it serves both directions. A stream of TCP
 //! needs both: its acknowledgments come back against the data. Served by a thread of their own, they
@@ -58,29 +60,35 @@ impl Worker {
     }
 
     fn serve(&mut self) -> Result<(), Ended> {
+        let mut turn = Turn::Idle;
         while !self.stop.is_set() {
-            let mut carried = false;
-            for lane in &mut self.lanes {
-                carried |= lane.turn()? == Turn::Carried;
-            }
-            if carried {
-                self.pause.end();
-            } else if self.pause.is_over() {
-                self.sleep()?;
-            }
+            turn = if turn == Turn::More || !self.pause.is_over(turn) {
+                self.round()?
+            } else {
+                self.sleep()?
+            };
         }
         Ok(())
     }
 
-    /// Waits until a lane has something, or the end has come. The lanes that have something get their
-    /// turn at once: after a sleep everything is cold, and each system call less is felt.
-    fn sleep(&mut self) -> Result<(), Ended> {
+    /// Gives every lane a turn; the most that came of one.
+    fn round(&mut self) -> Result<Turn, Ended> {
+        let mut most = Turn::Idle;
+        for lane in &mut self.lanes {
+            most = most.max(lane.turn()?);
+        }
+        Ok(most)
+    }
+
+    /// Waits until a lane has something, or the end has come, and gives turns to the lanes that have.
+    fn sleep(&mut self) -> Result<Turn, Ended> {
         let mut events = [MaybeUninit::uninit(); EVENTS];
         let (events, _) = match epoll::wait(&self.epoll, &mut events, None) {
             Ok(events) => events,
-            Err(Errno::INTR) => return Ok(()),
+            Err(Errno::INTR) => return Ok(Turn::Idle),
             Err(error) => return Err(Ended::Failed(error.into())),
         };
+        let mut most = Turn::Idle;
         for event in events {
             let number = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
             let (flags, lane) = (event.flags, self.lanes.get_mut(number));
@@ -89,13 +97,11 @@ impl Worker {
                 Some(Lane::Egress(_)) if flags.contains(epoll::EventFlags::ERR) => {
                     return Err(Ended::DeviceGone);
                 }
-                Some(lane) => {
-                    lane.turn()?;
-                }
+                Some(lane) => most = most.max(lane.turn()?),
                 None => {}
             }
         }
-        Ok(())
+        Ok(most)
     }
 }
 
@@ -113,15 +119,12 @@ impl Pause {
         Self { busy_poll, since: None }
     }
 
-    /// Something came.
-    #[inline]
-    fn end(&mut self) {
-        self.since = None;
-    }
-
-    /// Nothing came; whether it is time to sleep.
-    fn is_over(&mut self) -> bool {
+    /// Whether it is time to sleep, after a `turn` of all lanes.
+    fn is_over(&mut self, turn: Turn) -> bool {
         let Some(busy_poll) = self.busy_poll else { return true };
+        if turn != Turn::Idle {
+            self.since = None;
+        }
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() < busy_poll {
             std::hint::spin_loop();

@@ -10,7 +10,7 @@ use super::address::{Origin, RawAddress};
 use super::control::Control;
 
 /// Messages in one system call.
-pub(super) const SLOTS: usize = 8;
+pub const SLOTS: usize = 8;
 
 /// Room for one message: no UDP message, coalesced or not, is longer than 65,535 octets.
 pub(super) const SLOT_OCTETS: usize = 65_536;
