@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use device::{Mode, OpenError, Presence};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink::{Change, Group, Monitor, Socket as Netlink};
+use netlink::{Change, Group, LinkIndex, Monitor, Socket as Netlink};
 use proto::{InnerMtu, Path, Peer, PeerTable};
 use rustix::event::{PollFd, PollFlags};
 use thiserror::Error;
@@ -114,6 +114,8 @@ struct Tunnel {
     notices: Arc<Notices>,
     host: HostNetwork,
     attachment: Option<Attachment>,
+    /// The device's index, which no other device gets while this one lives.
+    link: Option<LinkIndex>,
     /// Whether the device was up when it was last looked at.
     device_up: bool,
     /// What was carried over devices that are gone: to the wire, and from it.
@@ -136,6 +138,7 @@ impl Tunnel {
             notices: Arc::new(Notices::new().map_err(TunnelError::Wait)?),
             host: HostNetwork::default(),
             attachment: None,
+            link: None,
             device_up: false,
             past: Default::default(),
             since: Instant::now(),
@@ -156,6 +159,11 @@ impl Tunnel {
                     if let Some(ended) = self.attachment.as_mut().and_then(Attachment::ended)
                         && !self.recover(&ended, signals)?
                     {
+                        return Ok(());
+                    }
+                }
+                Event::Changes(changes) if self.is_gone(&changes) => {
+                    if !self.recover(&Ended::DeviceGone, signals)? {
                         return Ok(());
                     }
                 }
@@ -189,7 +197,8 @@ impl Tunnel {
         // What is told so far is how the device came up.
         while !self.monitor.changes()?.is_empty() {}
         let link = self.netlink.link(&desired.device)?;
-        self.device_up = link.is_some_and(|link| link.up);
+        self.device_up = link.as_ref().is_some_and(|link| link.up);
+        self.link = link.map(|link| link.index);
         Ok(())
     }
 
@@ -251,7 +260,20 @@ impl Tunnel {
         }
     }
 
-    /// Follows the device down and up; its deletion is noticed by the workers.
+    /// Whether the device was deleted.
+    ///
+    /// A worker that is busy notices that by itself. One that sleeps may not: the kernel wakes it before the
+    /// queue is detached (`tun_detach_all` in drivers/net/tun.c), and what it then finds is a queue without packets.
+    fn is_gone(&mut self, changes: &[Change]) -> bool {
+        let Some(device) = self.link.filter(|_| self.attachment.is_some()) else { return false };
+        changes.iter().any(|change| match change {
+            Change::LinkGone(link, _) => *link == device,
+            Change::Missed => matches!(self.netlink.link_at(device), Ok(None)),
+            _ => false,
+        })
+    }
+
+    /// Follows the device down and up.
     ///
     /// Several changes may have happened since one was told, so what is so now is asked. That the
     /// device was down in between, and lost what the kernel then throws away, only the changes tell.
