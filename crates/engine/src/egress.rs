@@ -4,7 +4,7 @@
 //!
 //! One lane a queue, run to completion. One read yields one packet or super-packet; its segments
 //! are written straight into the send batch of the socket that the peer's path names, and the batch
-//! leaves in one system call. A batch leaves when it holds about one super-packet's worth of octets,
+//! leaves in one system call. A batch leaves when it holds some super-packets' worth of octets,
 //! when it is full, or when the device has nothing more to read. So a lone packet leaves
 //! at once, and a flood of small ones leaves in trains.
 //!
@@ -26,8 +26,12 @@ use wire::virtio::VirtioNetHdr;
 use crate::lane::{Ended, Shared, Turn, content, link_layer};
 use crate::stop::Wake;
 
-/// A batch with this many octets leaves without looking for more: another read would gain nothing.
-const ENOUGH_OCTETS: usize = 32 * 1024;
+/// A batch with this many octets leaves without looking for more.
+///
+/// A super-packet of 64 KiB is a little more than one UDP message can carry, so each alone would leave in two. Of
+/// three together, segments of one fill the message of the other. Limiting the segments of a super-packet at the device
+/// (`gso_max_segs`) is no way out: the kernel then cuts what it forwards from a larger interface one by one.
+const ENOUGH_OCTETS: usize = 160 * 1024;
 
 /// After so many reads the batch leaves, and others have their turn.
 const PACKETS_A_TURN: usize = 128;

@@ -23,8 +23,6 @@ use netlink::sysctl::{self, SysctlError};
 use netlink::{Address, LinkIndex, Route, Socket as Netlink};
 use proto::InnerMtu;
 use thiserror::Error;
-use transport::udp::{GROUP_OCTETS, SEGMENTS_BEFORE_6_9};
-use wire::ethernet;
 
 use crate::config::InterfaceAddress;
 
@@ -107,8 +105,7 @@ impl HostNetwork {
         tolerate(self.apply_mtu(netlink, desired, link.index, link.mtu))?;
         tolerate(self.apply_addresses(netlink, desired, link.index))?;
         if !link.up {
-            tolerate(netlink.set_up(link.index, true).map_err(HostError::from))?;
-            self.undo.push(Undo::Down(link.index));
+            tolerate(self.apply_up(netlink, link.index))?;
         }
         await_addresses(netlink, desired, link.index)?;
         if desired.forward {
@@ -149,6 +146,12 @@ impl HostNetwork {
             netlink.set_mtu(link, desired.mtu.0)?;
             self.undo.push(Undo::Mtu(link, mtu));
         }
+        Ok(())
+    }
+
+    fn apply_up(&mut self, netlink: &mut Netlink, link: LinkIndex) -> Result<(), HostError> {
+        netlink.set_up(link, true)?;
+        self.undo.push(Undo::Down(link));
         Ok(())
     }
 
@@ -214,15 +217,9 @@ fn tolerate(desired: &Desired, result: Result<(), HostError>) -> Result<(), Host
     }
 }
 
-/// Makes the device's super-packets fit into one UDP message, and keeps a TUN device from sending router
-/// solicitations of its own. Without either the tunnel works too, so refusals are no errors.
+/// Keeps a TUN device from sending router solicitations of its own. Without that the tunnel works too,
+/// so a refusal is no error.
 fn shape(netlink: &mut Netlink, desired: &Desired, link: LinkIndex) {
-    let frame = if desired.tun { 0 } else { ethernet::HEADER_LEN };
-    let datagram = usize::try_from(desired.mtu.0).unwrap_or(usize::MAX).saturating_add(frame);
-    let segments = (GROUP_OCTETS / datagram).clamp(1, SEGMENTS_BEFORE_6_9);
-    if let Err(error) = netlink.set_gso_max_segments(link, u32::try_from(segments).unwrap_or(1)) {
-        tracing::debug!("{error}");
-    }
     if desired.tun
         && let Err(error) = netlink.set_addr_gen_mode_none(link)
     {

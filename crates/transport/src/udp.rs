@@ -52,7 +52,7 @@ mod socket;
 mod sys;
 
 pub use address::{Destination, LocalAddr, Origin};
-pub use group::{GROUP_OCTETS, SEGMENTS, SEGMENTS_BEFORE_6_9};
+pub use group::SEGMENTS;
 pub use recv::{Message, RecvBatch, SLOTS};
 pub use send::{SendBatch, SendOutcome};
 pub use socket::{BindError, Options, UdpSocket};

@@ -13,7 +13,7 @@ use super::address::Destination;
 pub const SEGMENTS: usize = 128;
 
 /// The most datagrams in one message before Linux 6.9.
-pub const SEGMENTS_BEFORE_6_9: usize = 64;
+pub(super) const SEGMENTS_BEFORE_6_9: usize = 64;
 
 /// The most octets in a group of several datagrams.
 ///
@@ -21,7 +21,7 @@ pub const SEGMENTS_BEFORE_6_9: usize = 64;
 /// `gso_max_size`, 65,536 octets unless set lower, *with* all headers (`gso_features_check` in
 /// Linux `net/core/dev.c`); the kernel would cut a longer one itself. So: IPv6 (40), UDP (8),
 /// Ethernet with a VLAN tag (18).
-pub const GROUP_OCTETS: usize = 65_535 - 40 - 8 - 18;
+pub(super) const GROUP_OCTETS: usize = 65_535 - 40 - 8 - 18;
 
 /// Consecutive datagrams of one size for one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
