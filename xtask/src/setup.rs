@@ -14,11 +14,16 @@ struct Package {
 }
 
 /// Everything that is needed, and nothing else.
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 6] = [
     Package {
         name: "iproute2",
         program: "ip",
         why: "`ip -j` reads the network back without our own netlink code",
+    },
+    Package {
+        name: "nftables",
+        program: "nft",
+        why: "`nft -j` reads tables and rules back without our own netlink code",
     },
     Package {
         name: "iperf3",

@@ -33,7 +33,9 @@ impl Socket {
     /// Lists the IPv4 and IPv6 addresses of all links.
     pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        self.dump(&request, Address::parse).map_err(|cause| Error::new("show addresses", cause))
+        self.connection
+            .dump(&request, Address::parse)
+            .map_err(|cause| Error::new("show addresses", cause))
     }
 
     /// Adds an address, and with it the route to its prefix.
@@ -46,7 +48,7 @@ impl Socket {
     /// [`Error::is_exists`] if the link has it already.
     pub fn add_address(&mut self, address: &Address) -> Result<(), Error> {
         let request = RouteNetlinkMessage::NewAddress(address.message());
-        let result = self.change(request, NLM_F_CREATE | NLM_F_EXCL);
+        let result = self.connection.change(request, NLM_F_CREATE | NLM_F_EXCL);
         result.map_err(|cause| {
             Error::new(format!("add address {}", self.words_of_address(address)), cause)
         })
@@ -58,7 +60,7 @@ impl Socket {
     ///
     /// [`Error::is_not_found`] if the link does not have it.
     pub fn delete_address(&mut self, address: &Address) -> Result<(), Error> {
-        let result = self.change(RouteNetlinkMessage::DelAddress(address.message()), 0);
+        let result = self.connection.change(RouteNetlinkMessage::DelAddress(address.message()), 0);
         result.map_err(|cause| {
             Error::new(format!("delete address {}", self.words_of_address(address)), cause)
         })

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, bind, recvfrom,
-    send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, bind,
+    netlink, recvfrom, send, socket_with,
 };
 
 use crate::error::Cause;
@@ -25,7 +25,10 @@ const DATAGRAM_LIMIT: usize = 64 * 1024;
 /// The port of the kernel in a netlink address (netlink(7)).
 const KERNEL_PORT: u32 = 0;
 
-/// A `NETLINK_ROUTE` socket with its receive buffer.
+/// `NETLINK_ROUTE`, which is protocol 0.
+const ROUTE: Option<Protocol> = None;
+
+/// A netlink socket with its receive buffer.
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: OwnedFd,
@@ -33,27 +36,42 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Opens a socket for requests, which waits for answers.
-    pub(crate) fn open_requests() -> Result<Self, Cause> {
-        let channel = Self::open(SocketFlags::CLOEXEC)?;
-        sys::set_netlink_option(channel.as_fd(), libc::NETLINK_EXT_ACK)
-            .and_then(|()| sys::set_netlink_option(channel.as_fd(), libc::NETLINK_GET_STRICT_CHK))
-            .and_then(|()| set_socket_timeout(&channel.socket, Timeout::Recv, Some(ANSWER_TIMEOUT)))
-            .map_err(|errno| Cause::Socket { call: "setsockopt", errno })?;
-        Ok(channel)
+    /// Opens a `NETLINK_ROUTE` socket for requests, which waits for answers.
+    pub(crate) fn open_route_requests() -> Result<Self, Cause> {
+        Self::open_requests(ROUTE, &[libc::NETLINK_EXT_ACK, libc::NETLINK_GET_STRICT_CHK])
+    }
+
+    /// Opens a `NETLINK_NETFILTER` socket for requests, which waits for answers.
+    ///
+    /// Refusals quote the header of a request only, so that those of a long transaction fit into the
+    /// receive buffer.
+    pub(crate) fn open_netfilter_requests() -> Result<Self, Cause> {
+        Self::open_requests(
+            Some(netlink::NETFILTER),
+            &[libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK],
+        )
     }
 
     /// Opens a socket that listens to multicast groups (a mask of `RTMGRP_*`) and never waits.
     pub(crate) fn open_groups(groups: u32) -> Result<Self, Cause> {
-        let channel = Self::open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let channel = Self::open(ROUTE, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         bind(&channel.socket, &SocketAddrNetlink::new(0, groups))
             .map_err(|errno| Cause::Socket { call: "bind", errno })?;
         Ok(channel)
     }
 
-    fn open(flags: SocketFlags) -> Result<Self, Cause> {
-        // No protocol is protocol 0, which is NETLINK_ROUTE.
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
+    fn open_requests(protocol: Option<Protocol>, options: &[libc::c_int]) -> Result<Self, Cause> {
+        let channel = Self::open(protocol, SocketFlags::CLOEXEC)?;
+        options
+            .iter()
+            .try_for_each(|option| sys::set_netlink_option(channel.as_fd(), *option))
+            .and_then(|()| set_socket_timeout(&channel.socket, Timeout::Recv, Some(ANSWER_TIMEOUT)))
+            .map_err(|errno| Cause::Socket { call: "setsockopt", errno })?;
+        Ok(channel)
+    }
+
+    fn open(protocol: Option<Protocol>, flags: SocketFlags) -> Result<Self, Cause> {
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)
             .map_err(|errno| Cause::Socket { call: "socket", errno })?;
         Ok(Self { socket, buffer: vec![0; DATAGRAM_LIMIT].into_boxed_slice() })
     }

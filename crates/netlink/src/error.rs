@@ -44,7 +44,7 @@ pub enum Cause {
     #[error("no answer within {} s", crate::channel::ANSWER_TIMEOUT.as_secs())]
     TimedOut,
     /// What was listed kept changing while it was listed.
-    #[error("interrupted by changes {} times", crate::socket::DUMP_ATTEMPTS)]
+    #[error("interrupted by changes {} times", crate::connection::DUMP_ATTEMPTS)]
     Interrupted,
     /// The list is longer than the limit.
     #[error("more than {} entries", crate::exchange::DUMP_LIMIT)]
@@ -52,6 +52,27 @@ pub enum Cause {
     /// This cannot be the name of a link.
     #[error("a link's name has 1 to {} octets, none of them zero", crate::link::NAME_LIMIT)]
     Name,
+    /// The kernel lacks something, which it says with an error number that can mean much else.
+    #[error("the kernel has no {what}: {errno}")]
+    Unsupported {
+        /// What it lacks.
+        what: &'static str,
+        /// The error number of its answer.
+        errno: Errno,
+    },
+    /// This cannot be the name of a table.
+    #[error(
+        "a table's name is {:?} and 1 to {} letters, digits, dots, dashes or underscores",
+        crate::nftables::TABLE_PREFIX,
+        crate::nftables::TABLE_NAME_LIMIT - crate::nftables::TABLE_PREFIX.len()
+    )]
+    TableName,
+    /// A rule translates addresses of one family to one of the other.
+    #[error("the source and what it is translated to are of different families")]
+    MixedFamilies,
+    /// A table has more rules than fit into a transaction.
+    #[error("more than {} rules", crate::nftables::RULE_LIMIT)]
+    TooManyRules,
 }
 
 impl Error {
@@ -89,12 +110,25 @@ impl Error {
             Some(Errno::NODEV | Errno::ADDRNOTAVAIL | Errno::SRCH | Errno::NOENT)
         )
     }
+
+    /// Whether the kernel lacks what an operation of [`crate::nftables`] needs: nf_tables itself, or
+    /// a kind of chain, match or statement.
+    ///
+    /// The kernel says `EPROTONOSUPPORT` without netfilter, `EOPNOTSUPP` without nf_tables and
+    /// `ENOENT` without a module that a chain or a rule needs. Of other operations this is
+    /// meaningless, as `ENOENT` is.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.cause, Cause::Unsupported { .. })
+            || matches!(self.errno(), Some(Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT))
+    }
 }
 
 impl Cause {
     pub(crate) fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Refused { errno, .. } | Self::Socket { errno, .. } => Some(*errno),
+            Self::Refused { errno, .. }
+            | Self::Socket { errno, .. }
+            | Self::Unsupported { errno, .. } => Some(*errno),
             _ => None,
         }
     }

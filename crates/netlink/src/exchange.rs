@@ -1,14 +1,18 @@
 //! The answers to a request, as they arrive, without the socket.
 //!
 //! Every request has its own sequence number and every answer repeats it. Answers with another one
-//! belong to an exchange that was given up and are passed over. Three shapes of exchange:
+//! belong to an exchange that was given up and are passed over. Four shapes of exchange:
 //!
 //! - a **change** is answered by one `NLMSG_ERROR`, with error number 0 for success ([`acknowledged`]);
 //! - a **query** by one object or one `NLMSG_ERROR` ([`answered`]);
 //! - a **dump** by any number of objects and one `NLMSG_DONE` ([`Dump`]). If the table changed while
 //!   it was dumped, some message carries `NLM_F_DUMP_INTR`: objects may be missing or double, and
 //!   the dump is to be repeated. A dump with a malformed message is read to its end, so that the
-//!   socket is free for the next one.
+//!   socket is free for the next one;
+//! - a **transaction** is several changes in a row, each with a sequence number of its own, between two
+//!   brackets ([`Transaction`]). The kernel answers every request that it refuses and the last, which
+//!   asks for it; what it holds against the whole it says of the opening bracket
+//!   (`nfnetlink_rcv_batch` in net/netfilter/nfnetlink.c).
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 
@@ -117,6 +121,63 @@ impl<T> Dump<T> {
     }
 }
 
+/// A transaction in progress.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    first: u32,
+    acknowledged: usize,
+    failure: Option<(usize, Cause)>,
+}
+
+impl Transaction {
+    /// Of requests numbered from `first` on, of which the one at position `acknowledged` is answered
+    /// in any case.
+    pub(crate) fn new(first: u32, acknowledged: usize) -> Self {
+        Self { first, acknowledged, failure: None }
+    }
+
+    /// Takes the verdicts of a datagram; true when the transaction has ended.
+    pub(crate) fn handle_datagram(&mut self, datagram: &[u8]) -> bool {
+        messages(datagram).any(|message| match message {
+            Ok(message) => self.handle_message(&message),
+            Err(error) => {
+                self.fail(0, error.into());
+                true
+            }
+        })
+    }
+
+    fn handle_message(&mut self, message: &Message<'_>) -> bool {
+        let offset = message.sequence.wrapping_sub(self.first);
+        let position = usize::try_from(offset).unwrap_or(usize::MAX);
+        if message.kind != NLMSG_ERROR || position > self.acknowledged {
+            return false;
+        }
+        match message.verdict() {
+            Ok(()) => position == self.acknowledged,
+            Err(cause) => {
+                self.fail(position, cause);
+                position == self.acknowledged || position == 0
+            }
+        }
+    }
+
+    /// What came of it, once [`Self::handle_datagram`] said that it has ended: the first refusal and
+    /// the position of what was refused.
+    pub(crate) fn finish(self) -> Result<(), (usize, Cause)> {
+        self.failure.map_or(Ok(()), Err)
+    }
+
+    /// Why it ended without an end: the refusal before it, else `cause`.
+    pub(crate) fn abandon(self, cause: Cause) -> (usize, Cause) {
+        self.failure.unwrap_or((0, cause))
+    }
+
+    fn fail(&mut self, position: usize, cause: Cause) {
+        self.failure.get_or_insert((position, cause));
+    }
+}
+
 fn own_messages(
     datagram: &[u8],
     sequence: u32,
@@ -129,7 +190,7 @@ fn own_messages(
 #[cfg(target_endian = "little")]
 mod tests {
     use super::*;
-    use crate::captured::{ACKNOWLEDGED, DONE, REFUSED, ROUTES};
+    use crate::captured::{ACKNOWLEDGED, DONE, REFUSED, ROUTES, each_damaged};
 
     const DUMP: u32 = 4;
 
@@ -203,6 +264,62 @@ mod tests {
         assert_eq!(acknowledged(&ROUTES, 4), None);
         assert!(matches!(acknowledged(&REFUSED, 5), Some(Err(Cause::Refused { .. }))));
         assert!(matches!(acknowledged(&ACKNOWLEDGED[..20], 6), Some(Err(Cause::Malformed(_)))));
+    }
+
+    /// `NLMSG_ERROR` to a request of which the header is quoted.
+    fn verdict(sequence: u32, code: i32) -> Vec<u8> {
+        let mut octets = ACKNOWLEDGED.to_vec();
+        octets[8..12].copy_from_slice(&sequence.to_le_bytes());
+        octets[16..20].copy_from_slice(&code.to_le_bytes());
+        octets
+    }
+
+    fn refused(errno: i32) -> Cause {
+        Cause::Refused { errno: rustix::io::Errno::from_raw_os_error(errno), says: None }
+    }
+
+    #[test]
+    fn a_transaction_fails_for_the_first_request_that_was_refused() {
+        let mut transaction = Transaction::new(u32::MAX, 3);
+        assert!(!transaction.handle_datagram(&verdict(u32::MAX - 1, -1)), "of another exchange");
+        assert!(!transaction.handle_datagram(&verdict(3, -1)), "of another exchange");
+        assert!(!transaction.handle_datagram(&verdict(0, -2)));
+        assert!(!transaction.handle_datagram(&verdict(1, -22)));
+        assert!(transaction.handle_datagram(&verdict(2, 0)));
+        assert_eq!(transaction.finish(), Err((1, refused(2))));
+    }
+
+    #[test]
+    fn a_transaction_ends_with_its_last_verdict_or_a_refusal_of_the_whole() {
+        for (code, outcome) in [(0, Ok(())), (-95, Err((3, refused(95))))] {
+            let mut transaction = Transaction::new(10, 3);
+            assert!(transaction.handle_datagram(&verdict(13, code)));
+            assert_eq!(transaction.finish(), outcome);
+        }
+        let mut transaction = Transaction::new(10, 3);
+        assert!(!transaction.handle_datagram(&verdict(10, 0)), "the bracket alone is no success");
+        assert!(transaction.handle_datagram(&verdict(10, -1)));
+        assert_eq!(transaction.finish(), Err((0, refused(1))));
+    }
+
+    #[test]
+    fn a_transaction_without_an_end_fails_for_its_first_reason() {
+        let mut transaction = Transaction::new(10, 3);
+        assert!(!transaction.handle_datagram(&verdict(11, -2)));
+        assert_eq!(transaction.abandon(Cause::TimedOut), (1, refused(2)));
+        assert_eq!(Transaction::new(10, 3).abandon(Cause::TimedOut), (0, Cause::TimedOut));
+        let mut transaction = Transaction::new(10, 3);
+        assert!(transaction.handle_datagram(&verdict(11, -2)[..20]));
+        assert!(matches!(transaction.finish(), Err((0, Cause::Malformed(_)))));
+    }
+
+    #[test]
+    fn no_damage_makes_a_transaction_panic() {
+        each_damaged(|octets| {
+            let mut transaction = Transaction::new(5, 1);
+            transaction.handle_datagram(octets);
+            let _ = transaction.finish();
+        });
     }
 
     #[test]

@@ -1,15 +1,18 @@
-//! The network of a Linux host: its links, addresses, routes, sysctls and namespaces.
+//! The network of a Linux host: its links, addresses, routes, packet filter, sysctls and namespaces.
 //!
-//! Everything here speaks to the kernel itself, over one `NETLINK_ROUTE` socket or through
-//! `/proc/sys`; no program is ever run. All calls are synchronous and act on the network namespace
-//! of the thread that opened the [`Socket`] or [`Monitor`], or that reads or writes a sysctl.
+//! Everything here speaks to the kernel itself, over a netlink socket or through `/proc/sys`; no
+//! program is ever run. All calls are synchronous and act on the network namespace of the thread that
+//! opened the [`Socket`] or [`Monitor`], or that reads or writes a sysctl.
 //!
 //! | to | use |
 //! |---|---|
 //! | ask and change | [`Socket`]: one request at a time, answered before the call returns |
 //! | be told of changes | [`Monitor`]: a descriptor to poll, then [`Monitor::changes`] |
+//! | translate addresses and filter | [`nftables::Socket`]: a table that lives as long as its owner |
 //! | read and write `/proc/sys` | [`sysctl::read`], [`sysctl::write`] |
 //! | make and enter namespaces | [`Netns`] |
+//! | find what must change, and how to take it back | [`plan::plan`]: pure, from what is and what shall be |
+//! | take it back after a crash | [`journal::Journal`]: written before each change |
 //!
 //! Only what adit uses of an answer is decoded. Attributes that it does not know, or that a newer
 //! kernel widened, are passed over; a malformed answer is an error and never a panic.
@@ -19,12 +22,16 @@ pub mod address;
 #[cfg(target_endian = "little")]
 mod captured;
 mod channel;
+mod connection;
 mod error;
 mod exchange;
+pub mod journal;
 pub mod link;
 mod message;
 pub mod monitor;
 pub mod netns;
+pub mod nftables;
+pub mod plan;
 pub mod route;
 mod socket;
 #[expect(unsafe_code, reason = "setsockopt of netlink and unshare have no safe wrapper")]

@@ -115,7 +115,7 @@ impl Socket {
     /// Lists all links.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
         let request = RouteNetlinkMessage::GetLink(query_message(LinkHeader::default(), None));
-        self.dump(&request, Link::parse).map_err(|cause| Error::new("show links", cause))
+        self.connection.dump(&request, Link::parse).map_err(|cause| Error::new("show links", cause))
     }
 
     /// Finds a link by name; `None` if there is none of that name.
@@ -189,8 +189,8 @@ impl Socket {
     pub fn delete_link(&mut self, link: LinkIndex) -> Result<(), Error> {
         let mut message = LinkMessage::default();
         message.header = header(link);
-        let result =
-            existing(link).and_then(|()| self.change(RouteNetlinkMessage::DelLink(message), 0));
+        let result = existing(link)
+            .and_then(|()| self.connection.change(RouteNetlinkMessage::DelLink(message), 0));
         result.map_err(|cause| Error::new(format!("delete link {}", self.name_of(link)), cause))
     }
 
@@ -272,7 +272,7 @@ impl Socket {
     }
 
     fn query_link(&mut self, message: LinkMessage) -> Result<Option<Link>, Cause> {
-        match self.query(RouteNetlinkMessage::GetLink(message), Link::parse) {
+        match self.connection.query(RouteNetlinkMessage::GetLink(message), Link::parse) {
             Ok(link) => Ok(Some(link)),
             Err(Cause::Refused { errno: Errno::NODEV, .. }) => Ok(None),
             Err(cause) => Err(cause),
@@ -286,7 +286,8 @@ impl Socket {
     ) -> Result<(), Error> {
         request
             .and_then(|message| {
-                self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+                self.connection
+                    .change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
             })
             .map_err(|cause| Error::new(format!("add link {}", words()), cause))
     }
@@ -301,8 +302,8 @@ impl Socket {
         let mut message = LinkMessage::default();
         message.header = header;
         message.attributes = attributes;
-        let result =
-            existing(link).and_then(|()| self.change(RouteNetlinkMessage::SetLink(message), 0));
+        let result = existing(link)
+            .and_then(|()| self.connection.change(RouteNetlinkMessage::SetLink(message), 0));
         result.map_err(|cause| {
             Error::new(format!("set link {} {}", self.name_of(link), words()), cause)
         })
@@ -469,10 +470,16 @@ fn veth_peer(name: &str, netns: Option<BorrowedFd<'_>>) -> Result<LinkMessage, C
 }
 
 fn name_attribute(name: &str) -> Result<LinkAttribute, Cause> {
+    check_name(name)?;
+    Ok(LinkAttribute::IfName(name.to_owned()))
+}
+
+/// Whether a link can have that name, as far as it fits into a request.
+pub(crate) fn check_name(name: &str) -> Result<(), Cause> {
     if name.is_empty() || name.len() > NAME_LIMIT || name.contains('\0') {
         return Err(Cause::Name);
     }
-    Ok(LinkAttribute::IfName(name.to_owned()))
+    Ok(())
 }
 
 #[cfg(test)]

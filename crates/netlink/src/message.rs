@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use crate::error::Cause;
 
-const HEADER: usize = 16;
-const ALIGNMENT: usize = 4;
+pub(crate) const HEADER: usize = 16;
+pub(crate) const ALIGNMENT: usize = 4;
 /// The error number that precedes everything else in `NLMSG_ERROR` and `NLMSG_DONE`.
 const CODE: usize = 4;
 /// `NLMSGERR_ATTR_MSG` of include/uapi/linux/netlink.h.
@@ -33,15 +33,22 @@ pub(crate) struct Message<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Encodes a request.
-pub(crate) fn emit(request: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
-    let mut message = NetlinkMessage::from(request);
-    message.header.flags = flags;
-    message.header.sequence_number = sequence;
-    message.finalize();
-    let mut octets = vec![0; message.buffer_len()];
-    message.serialize(&mut octets);
-    octets
+/// A request of one of the protocols.
+pub(crate) trait Request: Clone {
+    /// Encodes it with its header.
+    fn emit(self, flags: u16, sequence: u32) -> Vec<u8>;
+}
+
+impl Request for RouteNetlinkMessage {
+    fn emit(self, flags: u16, sequence: u32) -> Vec<u8> {
+        let mut message = NetlinkMessage::from(self);
+        message.header.flags = flags;
+        message.header.sequence_number = sequence;
+        message.finalize();
+        let mut octets = vec![0; message.buffer_len()];
+        message.serialize(&mut octets);
+        octets
+    }
 }
 
 /// Splits a datagram into messages; ends after the first malformed one.

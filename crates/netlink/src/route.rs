@@ -97,6 +97,7 @@ impl Socket {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
             let listed = self
+                .connection
                 .dump(&RouteNetlinkMessage::GetRoute(message), Route::parse_unicast)
                 .map_err(|cause| Error::new("show routes", cause))?;
             routes.extend(listed);
@@ -146,7 +147,8 @@ impl Socket {
             message.header.flags = RouteFlags::LookupTable;
         }
         message.attributes = vec![RouteAttribute::Destination(destination.into())];
-        self.query(RouteNetlinkMessage::GetRoute(message), Route::parse)
+        self.connection
+            .query(RouteNetlinkMessage::GetRoute(message), Route::parse)
             .map_err(|cause| Error::new(format!("get route {destination}"), cause))
     }
 
@@ -157,7 +159,7 @@ impl Socket {
         flags: u16,
         route: &Route,
     ) -> Result<(), Error> {
-        let result = self.change(request, flags);
+        let result = self.connection.change(request, flags);
         result.map_err(|cause| {
             Error::new(format!("{verb} route {}", self.words_of_route(route)), cause)
         })

@@ -1,7 +1,7 @@
 //! Against a real kernel: each test changes a network namespace of its own, and ip(8), run inside that
 //! namespace, says what came of it.
 //!
-//! Needs `CAP_SYS_ADMIN`, `CAP_NET_ADMIN` and iproute2; without them a test says so and passes, unless
+//! Needs `CAP_SYS_ADMIN`, `CAP_NET_ADMIN`, iproute2 and, in part, nftables; without them a test says so and passes, unless
 //! the environment has `CI=true`.
 
 #![expect(
@@ -14,5 +14,7 @@ mod address;
 mod link;
 mod monitor;
 mod namespace;
+mod nftables;
+mod plan;
 mod route;
 mod sysctl;

@@ -1,0 +1,148 @@
+//! What has to change on the host so that a tunnel works, and how it is taken back.
+//!
+//! # Theory of operation
+//!
+//! [`plan`] compares what shall be ([`Desired`]) with what is ([`Actual`]) and returns the difference as
+//! [`Operation`]s, in the order of their [`Stage`]s. It changes nothing and asks nobody. Planning again
+//! after the operations were applied yields none.
+//!
+//! Each operation knows its [`Undo`], which is plain data and can be kept in a
+//! [journal](crate::journal) *before* the operation is [applied](apply). Undoing goes backwards, and
+//! may begin after any operation: [`revert`] takes back only what is still as the operation left it,
+//! so that neither an operation that never happened nor a change that someone made since is touched.
+//!
+//! # Ways
+//!
+//! Nothing that exists is replaced. All traffic of a family is redirected by two routes that are longer
+//! than the default route, which stays. Endpoints and excluded networks keep *today's way*: the longest
+//! route of the main table, copied as a route of their own where the tunnel would take them along.
+//! A copy is of the moment: it does not follow when the host moves to another network.
+//!
+//! IPv6 beside a tunnel of IPv4 is blocked by two routes of type `unreachable` and not by routes into the
+//! tunnel: a program is told at once, and falls back to IPv4 instead of waiting for a timeout. Networks on
+//! a link and other longer routes stay reachable, as they do for IPv4. The routes do not die with the
+//! device, so that a crash leaks nothing; the journal removes them.
+//!
+//! # Limits
+//!
+//! Only the main table is looked at: rules that lead elsewhere (ip-rule(8)) are not seen. A router that
+//! is not on its link (`onlink`) cannot be copied: the kernel refuses the operation.
+
+mod actual;
+mod change;
+mod contradiction;
+mod desired;
+mod error;
+mod keep;
+mod operation;
+mod read;
+mod settings;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+mod undo;
+mod unreachable;
+
+use crate::Address;
+
+pub use self::actual::Actual;
+pub use self::change::{ChangeError, apply, revert};
+pub use self::desired::{Desired, Families};
+pub use self::error::PlanError;
+pub use self::operation::{
+    Companion, Device, DeviceAddress, DeviceRoute, Operation, Purpose, Stage,
+};
+pub use self::undo::{Reverted, Undo};
+
+/// The MTU of a TUN or TAP device that was just made (`ETH_DATA_LEN`).
+const MTU_OF_NEW_DEVICE: u32 = 1500;
+
+/// Finds out what has to change, in order.
+///
+/// # Errors
+///
+/// A [`PlanError`] if the desired state contradicts itself or the actual one.
+pub fn plan(desired: &Desired, actual: &Actual) -> Result<Vec<Operation>, PlanError> {
+    let device = contradiction::check(desired, actual)?;
+    let mut operations = settings::operations(desired, actual, &device)?;
+    operations.extend(keep::operations(desired, actual, &device)?);
+    operations.extend(mtu(desired, actual, &device));
+    operations.extend(addresses(desired, actual, &device));
+    operations.extend(up(desired, actual, &device));
+    operations.extend(routes(desired, actual, &device));
+    operations.extend(blocked(desired, actual));
+    // Stable: within a stage the order is that of above.
+    operations.sort_by_key(Operation::stage);
+    Ok(operations)
+}
+
+fn mtu(desired: &Desired, actual: &Actual, device: &Device) -> Option<Operation> {
+    let from = actual.link(device.index()).map_or(MTU_OF_NEW_DEVICE, |link| link.mtu);
+    (from != desired.mtu).then(|| Operation::SetMtu {
+        device: device.clone(),
+        from,
+        to: desired.mtu,
+    })
+}
+
+fn addresses(desired: &Desired, actual: &Actual, device: &Device) -> Vec<Operation> {
+    desired
+        .addresses_on(device.index())
+        .filter(|address| !actual.addresses.contains(address))
+        .map(|Address { local, peer, .. }| {
+            Operation::AddAddress(DeviceAddress { device: device.clone(), local, peer })
+        })
+        .collect()
+}
+
+fn up(desired: &Desired, actual: &Actual, device: &Device) -> Option<Operation> {
+    let due = desired.up && !is_up(actual, device);
+    due.then(|| Operation::SetUp { device: device.clone() })
+}
+
+fn routes(desired: &Desired, actual: &Actual, device: &Device) -> Vec<Operation> {
+    let routes = desired.routes.iter().map(|&route| (route, Purpose::Tunnelled));
+    let halves = desired.default_halves().into_iter().map(|half| (half, Purpose::Default));
+    let brought = brought_along(desired, actual, device);
+    routes
+        .chain(halves)
+        .filter(|(destination, _)| {
+            let stands = actual.main_routes().any(|route| {
+                route.destination == *destination
+                    && route.link == Some(device.index())
+                    && route.via.is_none()
+            });
+            !stands && !brought.contains(destination)
+        })
+        .map(|(destination, purpose)| Operation::AddRoute {
+            route: DeviceRoute::through(device, destination),
+            purpose,
+        })
+        .collect()
+}
+
+/// The prefixes that the kernel will route to the device by itself: those of addresses that are added,
+/// and of all its addresses if it is switched on.
+fn brought_along(desired: &Desired, actual: &Actual, device: &Device) -> Vec<ipnet::IpNet> {
+    let present = actual.addresses.iter().filter(|address| address.link == device.index());
+    let present: Vec<_> = present.cloned().collect();
+    let added = desired.addresses_on(device.index()).filter(|address| !present.contains(address));
+    let mut bringing: Vec<Address> = added.collect();
+    if !is_up(actual, device) {
+        bringing.extend(present);
+    }
+    bringing.iter().filter_map(desired::connected).collect()
+}
+
+fn blocked(desired: &Desired, actual: &Actual) -> Vec<Operation> {
+    let halves = desired.blocked_halves().into_iter();
+    halves
+        .filter(|half| !actual.unreachable.contains(half))
+        .map(|destination| Operation::AddUnreachable { destination, purpose: Purpose::Blocked })
+        .collect()
+}
+
+fn is_up(actual: &Actual, device: &Device) -> bool {
+    actual.link(device.index()).is_some_and(|link| link.up)
+}
