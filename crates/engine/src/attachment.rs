@@ -67,10 +67,10 @@ pub(crate) fn open(config: &Config, presence: Presence) -> Result<Device, OpenEr
     }
 }
 
-/// What rtnetlink knows of a device.
-fn observe(name: &DeviceName) -> Option<Observed> {
+/// What rtnetlink knows of a device, for [`Builder::observe`]; none if it does not answer.
+pub fn observe(name: &DeviceName) -> Option<Observed> {
     let tun = Netlink::open().ok()?.link(name.as_str()).ok()??.tun?;
-    let queues = tun.queues + tun.disabled_queues;
+    let queues = tun.queues.saturating_add(tun.disabled_queues);
     Some(Observed { queues, owner: tun.owner, group: tun.group })
 }
 

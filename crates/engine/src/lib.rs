@@ -26,3 +26,5 @@ mod notice;
 mod stop;
 mod underlay;
 mod worker;
+
+pub use attachment::observe;

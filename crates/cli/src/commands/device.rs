@@ -8,7 +8,6 @@ mod list;
 mod show;
 
 use clap::{Subcommand, ValueEnum};
-use device::{DeviceName, Observed};
 
 use crate::output::Output;
 use crate::report::{Exit, Failure};
@@ -50,11 +49,4 @@ impl From<Mode> for device::Mode {
             Mode::Tap => Self::Tap,
         }
     }
-}
-
-/// What rtnetlink tells the device crate of a device; none if it does not answer.
-fn observe(name: &DeviceName) -> Option<Observed> {
-    let tun = netlink::Socket::open().ok()?.link(name.as_str()).ok()??.tun?;
-    let queues = tun.queues.saturating_add(tun.disabled_queues);
-    Some(Observed { queues, owner: tun.owner, group: tun.group })
 }

@@ -6,8 +6,8 @@ use device::persist::{self, Access};
 use device::{Builder, DeviceName};
 use netlink::Socket;
 
+use super::Mode;
 use super::address::DeviceAddress;
-use super::{Mode, observe};
 use crate::report::{Exit, Failure};
 
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ impl AddArgs {
             .multi_queue(self.multi_queue)
             .vnet_hdr(self.vnet_hdr)
             .packet_info(self.pi)
-            .observe(observe)
+            .observe(engine::observe)
     }
 
     /// Who may attach. That nobody was named must be said, since the kernel takes it for everyone.

@@ -4,7 +4,7 @@ use clap::Args;
 use device::{Builder, DeviceName, OpenError, persist};
 use netlink::{Socket, TunMode};
 
-use super::{Mode, observe};
+use super::Mode;
 use crate::report::{Exit, Failure};
 
 #[derive(Debug, Args)]
@@ -32,7 +32,8 @@ pub(super) fn run(args: DelArgs) -> Result<Exit, Failure> {
     };
     let mode = args.mode.map_or(actual, device::Mode::from);
     let multi_queue = tun.is_some_and(|tun| tun.multi_queue);
-    let builder = Builder::new(args.name.clone(), mode).multi_queue(multi_queue).observe(observe);
+    let builder =
+        Builder::new(args.name.clone(), mode).multi_queue(multi_queue).observe(engine::observe);
     persist::delete(&builder).map_err(|source| DelError { name: args.name, source })?;
     Ok(Exit::Done)
 }
