@@ -12,6 +12,7 @@
 //! | read and write `/proc/sys` | [`sysctl::read`], [`sysctl::write`] |
 //! | make and enter namespaces | [`Netns`] |
 //! | find what must change, and how to take it back | [`plan::plan`]: pure, from what is and what shall be |
+//! | have a tunnel's servers answer names | [`resolver`]: systemd-resolved over D-Bus, or `/etc/resolv.conf` |
 //! | take it back after a crash | [`journal::Journal`]: written before each change |
 //!
 //! Only what adit uses of an answer is decoded. Attributes that it does not know, or that a newer
@@ -32,6 +33,7 @@ pub mod monitor;
 pub mod netns;
 pub mod nftables;
 pub mod plan;
+pub mod resolver;
 pub mod route;
 mod socket;
 #[expect(unsafe_code, reason = "setsockopt of netlink and unshare have no safe wrapper")]

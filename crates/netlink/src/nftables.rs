@@ -18,9 +18,19 @@
 //! **Accept is not the last word.** `accept` ends the evaluation of one base chain, and the packet goes
 //! on to the next one of its hook; `drop` is final wherever it is. So a rule of this table cannot save
 //! a packet from another table's chain, by neither an earlier nor a later priority.
-//! [`Socket::base_chains`] lets the caller name a chain that would drop by its policy.
+//! [`Socket::base_chains`] lets the caller name a chain that would drop by its policy; Docker and ufw
+//! set that of the chain FORWARD of iptables. [`Socket::accept_forward`] then puts two rules of ours
+//! at the head of that chain. Nobody owns those and the kernel does not remove them, so they are
+//! marked with a comment, and [`Socket::withdraw_forward`] deletes what bears it, by the number that
+//! the kernel gave each rule. It is written as the program writes that reads the chain: iptables-nft(8)
+//! would list a table no more in which it found `ct`. What legacy iptables drops is not seen here at
+//! all; [`legacy_filter`] tells whether it may.
 //!
-//! There is nothing in the table but what its [`Rule`]s need:
+//! **Generation.** Whoever changes the ruleset raises its generation. A transaction can be bound to
+//! one and is refused when that has passed; deleting by number is bound to the one in which the rules
+//! were listed, and both are repeated a few times.
+//!
+//! There is nothing in our table but what its [`Rule`]s need:
 //!
 //! | chain | type, hook, priority | rules |
 //! |---|---|---|
@@ -31,7 +41,11 @@
 //! References: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h, net/netfilter/nfnetlink.c
 //! (`nfnetlink_rcv_batch`), net/netfilter/nf_tables_api.c (`nft_rcv_nl_event` for owners).
 
+mod chain;
+mod forward;
 mod found;
+mod legacy;
+mod marked;
 mod request;
 mod statement;
 mod table;
@@ -42,14 +56,24 @@ use netlink_packet_core::DecodeError;
 use rustix::io::Errno;
 
 use crate::channel::Channel;
-use crate::connection::Connection;
+use crate::connection::{Connection, DUMP_ATTEMPTS};
 use crate::error::{Cause, Error};
+use crate::link::check_name;
 use crate::message::Message;
+use forward::Forward;
+use found::{HEADER, number};
+use marked::MarkedRule;
 use request::{Attributes, FAMILY_ANY, Kind, Request};
 use table::Step;
 
+pub use chain::ChainId;
+pub use forward::accept_forward_as_nft;
 pub use found::{BaseChain, Family, FoundTable, Hook, Policy};
+pub use legacy::legacy_filter;
 pub use table::{OutInterface, RULE_LIMIT, Rule, TABLE_NAME_LIMIT, TABLE_PREFIX, Table};
+
+/// `NFTA_GEN_ID`.
+const GENERATION: u16 = 1;
 
 /// A connection to nf_tables in one network namespace: that of the thread that opened it.
 #[derive(Debug)]
@@ -109,6 +133,102 @@ impl Socket {
             .map_err(|cause| Error::new("nftables: list chains", cause))
     }
 
+    /// Accepts, in a chain of somebody else, what comes in by the link `device` and the answers to it.
+    ///
+    /// Two rules are put at the head of the chain, before all others, in one transaction. They bear a
+    /// comment with the name of the link as their mark; rules that bear it already are replaced. The
+    /// chain keeps them until [`Socket::withdraw_forward`] or until somebody else removes them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such chain or the kernel lacks a match that the rules need; `EPERM` if
+    /// the table belongs to another socket or the process lacks `CAP_NET_ADMIN`; [`Cause::Name`] if
+    /// no link can be called `device`; [`Cause::Interrupted`] if the ruleset never stopped changing.
+    /// Nothing has changed then.
+    pub fn accept_forward(&mut self, chain: &ChainId, device: &str) -> Result<(), Error> {
+        let forward = Forward { chain, device };
+        check_name(device).map_err(|cause| refused_change(forward, None, cause))?;
+        self.exchange_marked(forward, &forward.insert_steps()).map(drop)
+    }
+
+    /// Whether a chain has both rules of [`Socket::accept_forward`], wherever in the chain.
+    ///
+    /// False also if there is no such chain.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the process lacks `CAP_NET_ADMIN`.
+    pub fn accepts_forward(&mut self, chain: &ChainId, device: &str) -> Result<bool, Error> {
+        let marked = self.marked_rules(Forward { chain, device })?;
+        Ok(marked.iter().any(|rule| rule.input) && marked.iter().any(|rule| rule.output))
+    }
+
+    /// Removes the rules of [`Socket::accept_forward`] that are there, in one transaction.
+    ///
+    /// False if there was none, be it because there is no such chain.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the table belongs to another socket or the process lacks `CAP_NET_ADMIN`;
+    /// [`Cause::TooManyRules`] if more than [`RULE_LIMIT`] rules bear the mark;
+    /// [`Cause::Interrupted`] if the ruleset never stopped changing. Nothing has changed then.
+    pub fn withdraw_forward(&mut self, chain: &ChainId, device: &str) -> Result<bool, Error> {
+        self.exchange_marked(Forward { chain, device }, &[])
+    }
+
+    /// Makes a chain that drops what is forwarded, and its table if there is none. Nobody owns it: it
+    /// stays after this socket. For laboratories and tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_exists`] if there is such a chain.
+    pub fn add_drop_chain(&mut self, id: &ChainId) -> Result<(), Error> {
+        let steps = id.drop_steps();
+        self.transact(Request::begin(), &steps).map_err(|(step, cause)| {
+            let words = step.map_or_else(|| format!("add chain {id}"), |step| step.words.clone());
+            Error::new(format!("nftables: {words}"), cause)
+        })
+    }
+
+    /// Deletes the marked rules of a chain and makes `steps`, at one moment. Whether any was deleted.
+    ///
+    /// A handle means another rule once a table has been deleted and made again, so that the
+    /// transaction is bound to the generation in which the rules were listed.
+    fn exchange_marked(&mut self, forward: Forward<'_>, steps: &[Step]) -> Result<bool, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let generation = self.generation(forward)?;
+            let marked = self.marked_rules(forward)?;
+            let delete = marked.iter().map(|rule| forward.delete_step(rule));
+            let steps: Vec<_> = delete.chain(steps.iter().cloned()).collect();
+            if steps.is_empty() {
+                return Ok(false);
+            }
+            match self.transact(Request::begin_at(generation), &steps) {
+                Ok(()) => return Ok(!marked.is_empty()),
+                Err((None, cause)) if cause.errno() == Some(Errno::RESTART) => {}
+                Err((step, cause)) => return Err(refused_change(forward, step, cause)),
+            }
+        }
+        Err(refused_change(forward, None, Cause::Interrupted))
+    }
+
+    fn marked_rules(&mut self, forward: Forward<'_>) -> Result<Vec<MarkedRule>, Error> {
+        let mark = forward.mark();
+        let parse = |message: &Message<'_>| MarkedRule::parse(message, forward.chain, &mark);
+        match self.connection.dump(&forward.list_request(), parse) {
+            Ok(marked) if marked.len() > RULE_LIMIT => Err(Cause::TooManyRules),
+            listed => listed,
+        }
+        .map_err(|cause| Error::new(format!("nftables: list rules of {}", forward.chain), cause))
+    }
+
+    fn generation(&mut self, forward: Forward<'_>) -> Result<u32, Error> {
+        let request = Request::new(Kind::GetGeneration, FAMILY_ANY, Attributes::default());
+        self.connection
+            .query(request, parse_generation)
+            .map_err(|cause| refused_change(forward, None, without_nf_tables(cause)))
+    }
+
     fn list<T>(
         &mut self,
         kind: Kind,
@@ -121,10 +241,18 @@ impl Socket {
     fn commit(&mut self, table: &Table, old: Option<&Table>) -> Result<(), Error> {
         table.check().map_err(|cause| refusal(table, None, cause))?;
         let steps: Vec<_> = old.map(Table::delete_table).into_iter().chain(table.steps()).collect();
-        self.connection.transact(bracketed(&steps)).map_err(|(position, cause)| {
+        self.transact(Request::begin(), &steps).map_err(|(step, cause)| refusal(table, step, cause))
+    }
+
+    /// Makes all steps or none; an error comes with the step that was refused, or else is of the whole.
+    fn transact<'a>(
+        &mut self,
+        begin: Request,
+        steps: &'a [Step],
+    ) -> Result<(), (Option<&'a Step>, Cause)> {
+        self.connection.transact(bracketed(begin, steps)).map_err(|(position, cause)| {
             // Position 0 is the bracket before the first step.
-            let step = position.checked_sub(1).and_then(|index| steps.get(index));
-            refusal(table, step, cause)
+            (position.checked_sub(1).and_then(|index| steps.get(index)), cause)
         })
     }
 }
@@ -154,8 +282,8 @@ impl AsFd for OwnedTable {
     }
 }
 
-fn bracketed(steps: &[Step]) -> Vec<(Request, u16)> {
-    let mut requests = vec![(Request::begin(), 0)];
+fn bracketed(begin: Request, steps: &[Step]) -> Vec<(Request, u16)> {
+    let mut requests = vec![(begin, 0)];
     requests.extend(steps.iter().map(|step| (step.request.clone(), step.flags)));
     requests.push((Request::end(), 0));
     requests
@@ -167,6 +295,23 @@ fn refusal(table: &Table, step: Option<&Step>, cause: Cause) -> Error {
         Some(step) => Error::new(format!("nftables: {}", step.words), without_owner(step, cause)),
         None => Error::new(format!("nftables: install table inet {}", table.name), cause),
     }
+}
+
+/// What became of rules in a chain of somebody else: the step that was refused, or else the whole.
+fn refused_change(forward: Forward<'_>, step: Option<&Step>, cause: Cause) -> Error {
+    let Forward { chain, device } = forward;
+    let whole = || format!("change the rules for {device:?} in {chain}");
+    Error::new(format!("nftables: {}", step.map_or_else(whole, |step| step.words.clone())), cause)
+}
+
+/// The generation of the ruleset, which every transaction of whomever raises.
+fn parse_generation(message: &Message<'_>) -> Result<Option<u32>, DecodeError> {
+    if message.kind != Kind::NewGeneration.message_type() {
+        return Ok(None);
+    }
+    let attributes = message.attributes(HEADER)?.map_while(Result::ok);
+    let mut generations = attributes.filter(|attribute| attribute.kind() == GENERATION);
+    generations.next().map(|attribute| number(attribute.value())).transpose()
 }
 
 /// A kernel without nf_tables refuses its requests, outside of a transaction, with `EINVAL`
@@ -248,8 +393,10 @@ mod tests {
 
     #[test]
     fn a_transaction_is_the_steps_between_brackets() {
-        let types: Vec<_> =
-            bracketed(&table().steps()).iter().map(|(request, _)| request.kind()).collect();
+        let types: Vec<_> = bracketed(Request::begin(), &table().steps())
+            .iter()
+            .map(|(request, _)| request.kind())
+            .collect();
         assert_eq!(types, [None, Some(Kind::NewTable), None]);
     }
 }

@@ -6,33 +6,59 @@
 //! [`Operation`]s, in the order of their [`Stage`]s. It changes nothing and asks nobody. Planning again
 //! after the operations were applied yields none.
 //!
-//! Each operation knows its [`Undo`], which is plain data and can be kept in a
-//! [journal](crate::journal) *before* the operation is [applied](apply). Undoing goes backwards, and
-//! may begin after any operation: [`revert`] takes back only what is still as the operation left it,
-//! so that neither an operation that never happened nor a change that someone made since is touched.
+//! An operation knows its [`Undo`], which is plain data and can be kept in a
+//! [journal](crate::journal) *before* the operation is [applied](Host::apply). Undoing goes backwards,
+//! and may begin after any operation: [`Host::revert`] takes back only what is still as the operation
+//! left it, so that neither an operation that never happened nor a change that someone made since is
+//! touched. Where the kernel undoes by itself, an operation has no undo: the table of the packet filter
+//! dies with the [`Host`].
+//!
+//! A tunnel that runs plans again when the host's network has changed, with the journal's steps as
+//! [`Actual::applied`]. An operation may then [withdraw](Operation::withdraws) an earlier step, which
+//! the journal forgets *afterwards*: until then it has both, of which reverting finds one. Routes that
+//! went with their link leave steps without an object; [`Actual::due`] is the journal without them.
 //!
 //! # Ways
 //!
-//! Nothing that exists is replaced. All traffic of a family is redirected by two routes that are longer
+//! Nothing of others is replaced. All traffic of a family is redirected by two routes that are longer
 //! than the default route, which stays. Endpoints and excluded networks keep *today's way*: the longest
 //! route of the main table, copied as a route of their own where the tunnel would take them along.
-//! A copy is of the moment: it does not follow when the host moves to another network.
+//! Copies follow the uplink: today's way is looked for without what the tunnel added itself, and a copy
+//! that differs is replaced at one moment. An endpoint without any way is refused at first; a tunnel
+//! that runs [waits](Desired::wait_for_uplink), and its old copy stays as long as the link leaves it.
 //!
 //! IPv6 beside a tunnel of IPv4 is blocked by two routes of type `unreachable` and not by routes into the
 //! tunnel: a program is told at once, and falls back to IPv4 instead of waiting for a timeout. Networks on
 //! a link and other longer routes stay reachable, as they do for IPv4. The routes do not die with the
 //! device, so that a crash leaks nothing; the journal removes them.
 //!
+//! # Packet filter
+//!
+//! A host that forwards has one table of its own, and accepting rules at the head of those chains of
+//! others that drop by their policy. What no plan can change is told by [`obstacles`]. Without
+//! forwarding, nf_tables is neither needed nor asked.
+//!
 //! # Limits
 //!
 //! Only the main table is looked at: rules that lead elsewhere (ip-rule(8)) are not seen. A router that
 //! is not on its link (`onlink`) cannot be copied: the kernel refuses the operation.
+//!
+//! Of what was applied before, a plan changes only the kept ways, the blocked halves and the table's
+//! rules. Whoever wishes for fewer addresses, routes into the tunnel, settings, accepting rules or no
+//! bridge, or for no forwarding at all, reverts those steps.
+//!
+//! While a running tunnel has no uplink, packets to an endpoint may go into the tunnel itself.
+//!
+//! A chain that drops by a rule of its own, and not by its policy, is not found.
 
 mod actual;
+mod bridge;
 mod change;
 mod contradiction;
 mod desired;
 mod error;
+mod filter;
+mod host;
 mod keep;
 mod operation;
 mod read;
@@ -43,13 +69,16 @@ mod simulation;
 mod tests;
 mod undo;
 mod unreachable;
+mod words;
 
-use crate::Address;
+use crate::{Address, resolver};
 
-pub use self::actual::Actual;
-pub use self::change::{ChangeError, apply, revert};
-pub use self::desired::{Desired, Families};
+pub use self::actual::{Actual, DroppingChain, Filter};
+pub use self::change::ChangeError;
+pub use self::desired::{Desired, Families, Translation};
 pub use self::error::PlanError;
+pub use self::filter::{Obstacle, obstacles};
+pub use self::host::Host;
 pub use self::operation::{
     Companion, Device, DeviceAddress, DeviceRoute, Operation, Purpose, Stage,
 };
@@ -66,12 +95,15 @@ const MTU_OF_NEW_DEVICE: u32 = 1500;
 pub fn plan(desired: &Desired, actual: &Actual) -> Result<Vec<Operation>, PlanError> {
     let device = contradiction::check(desired, actual)?;
     let mut operations = settings::operations(desired, actual, &device)?;
+    operations.extend(filter::operations(desired, actual, &device));
     operations.extend(keep::operations(desired, actual, &device)?);
     operations.extend(mtu(desired, actual, &device));
     operations.extend(addresses(desired, actual, &device));
+    operations.extend(bridge::operation(desired, actual, &device)?);
     operations.extend(up(desired, actual, &device));
     operations.extend(routes(desired, actual, &device));
     operations.extend(blocked(desired, actual));
+    operations.extend(names(desired, actual, &device)?);
     // Stable: within a stage the order is that of above.
     operations.sort_by_key(Operation::stage);
     Ok(operations)
@@ -141,6 +173,15 @@ fn blocked(desired: &Desired, actual: &Actual) -> Vec<Operation> {
         .filter(|half| !actual.unreachable.contains(half))
         .map(|destination| Operation::AddUnreachable { destination, purpose: Purpose::Blocked })
         .collect()
+}
+
+fn names(
+    desired: &Desired,
+    actual: &Actual,
+    device: &Device,
+) -> Result<Option<Operation>, PlanError> {
+    let (Some(names), Some(resolver)) = (&desired.names, &actual.resolver) else { return Ok(None) };
+    Ok(resolver::plan(names, device, resolver)?.map(Operation::ChangeNames))
 }
 
 fn is_up(actual: &Actual, device: &Device) -> bool {

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use netlink_packet_core::{DecodeError, NlasIterator};
+use serde::{Deserialize, Serialize};
 
 use crate::message::{Message, text};
+use crate::nftables::chain::ChainId;
 use crate::nftables::request::Kind;
 use crate::nftables::table::{
     CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, HOOK_NUMBER, HOOK_PRIORITY, TABLE_FLAGS,
@@ -12,7 +14,7 @@ use crate::nftables::table::{
 };
 
 /// The octets of `struct nfgenmsg` before the attributes; the first is the family.
-const HEADER: usize = 4;
+pub(super) const HEADER: usize = 4;
 
 /// A table of nf_tables, whoever made it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,12 +44,14 @@ pub struct BaseChain {
     pub policy: Policy,
 }
 
-/// What packets a table sees (`NFPROTO_*`); displayed as in nft(8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What packets a table sees (`NFPROTO_*`); displayed and serialised as in nft(8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Family {
     /// IPv4 and IPv6.
     Inet,
     /// IPv4.
+    #[serde(rename = "ip")]
     Ipv4,
     /// ARP.
     Arp,
@@ -56,8 +60,10 @@ pub enum Family {
     /// Frames that a bridge forwards.
     Bridge,
     /// IPv6.
+    #[serde(rename = "ip6")]
     Ipv6,
-    /// Another, by its number.
+    /// Another, by its number. Cannot be deserialised.
+    #[serde(skip_deserializing)]
     Other(u8),
 }
 
@@ -111,6 +117,11 @@ impl FoundTable {
 }
 
 impl BaseChain {
+    /// What it is called.
+    pub fn id(&self) -> ChainId {
+        ChainId { family: self.family, table: self.table.clone(), chain: self.name.clone() }
+    }
+
     /// The base chain that a message tells of; none for a chain that only rules lead to.
     pub(super) fn parse(message: &Message<'_>) -> Result<Option<Self>, DecodeError> {
         if message.kind != Kind::NewChain.message_type() {
@@ -151,6 +162,19 @@ impl Family {
             7 => Self::Bridge,
             10 => Self::Ipv6,
             other => Self::Other(other),
+        }
+    }
+
+    /// The family's number in a message.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Ipv4 => 2,
+            Self::Arp => 3,
+            Self::Netdev => 5,
+            Self::Bridge => 7,
+            Self::Ipv6 => 10,
+            Self::Other(number) => number,
         }
     }
 }
@@ -225,7 +249,7 @@ impl fmt::Display for Policy {
     }
 }
 
-fn family(message: &Message<'_>) -> Result<Family, DecodeError> {
+pub(super) fn family(message: &Message<'_>) -> Result<Family, DecodeError> {
     let number = message.payload.first();
     number
         .map(|number| Family::from_number(*number))
@@ -245,7 +269,7 @@ fn parse_place(family: Family, hook: &[u8]) -> Result<(Hook, i32), DecodeError> 
     place.zip(priority).ok_or_else(|| DecodeError::from("a hook without number or priority"))
 }
 
-fn number(value: &[u8]) -> Result<u32, DecodeError> {
+pub(super) fn number(value: &[u8]) -> Result<u32, DecodeError> {
     let octets = value.get(..4).and_then(|octets| octets.try_into().ok());
     octets.map(u32::from_be_bytes).ok_or_else(|| DecodeError::buffer_too_small(value.len(), 4))
 }
@@ -298,6 +322,23 @@ mod tests {
             (Family::Other(77), 0, "hook 0"),
         ] {
             assert_eq!(Hook::from_number(family, number).to_string(), shown, "{family}");
+        }
+    }
+
+    #[test]
+    fn a_family_has_its_name_of_nft_everywhere_and_its_number_both_ways() {
+        for number in 0..=u8::MAX {
+            let family = Family::from_number(number);
+            assert_eq!(family.number(), number);
+            if let Family::Other(_) = family {
+                assert!(
+                    serde_json::from_value::<Family>(serde_json::json!({"other": number})).is_err()
+                );
+            } else {
+                let name = serde_json::Value::from(family.to_string());
+                assert_eq!(serde_json::to_value(family).unwrap(), name);
+                assert_eq!(serde_json::from_value::<Family>(name).unwrap(), family);
+            }
         }
     }
 

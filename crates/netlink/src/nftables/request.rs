@@ -14,6 +14,8 @@ const SUBSYSTEM: u16 = 10;
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
+/// `NFNL_BATCH_GENID`.
+const BATCH_GENERATION: u16 = 1;
 
 /// `NFPROTO_UNSPEC` and `NFPROTO_INET` of include/uapi/linux/netfilter.h.
 pub(super) const FAMILY_ANY: u8 = 0;
@@ -22,7 +24,7 @@ pub(super) const FAMILY_INET: u8 = 1;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 /// The octets of an attribute before its value.
-const ATTRIBUTE_HEADER: usize = 4;
+pub(super) const ATTRIBUTE_HEADER: usize = 4;
 
 /// What a message does or tells (`enum nf_tables_msg_types`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub(super) enum Kind {
     NewChain = 3,
     GetChain = 4,
     NewRule = 6,
+    GetRule = 7,
+    DeleteRule = 8,
+    NewGeneration = 15,
+    GetGeneration = 16,
 }
 
 impl Kind {
@@ -67,6 +73,13 @@ impl Request {
     /// What opens a transaction.
     pub(super) fn begin() -> Self {
         Self::bracket(BATCH_BEGIN)
+    }
+
+    /// What opens a transaction that fails with `ERESTART` if anything has changed since the ruleset
+    /// had this generation.
+    pub(super) fn begin_at(generation: u32) -> Self {
+        let attributes = Attributes::default().number(BATCH_GENERATION, generation);
+        Self { attributes, ..Self::begin() }
     }
 
     /// What closes a transaction and commits it.
@@ -151,6 +164,11 @@ mod tests {
     fn brackets_name_the_subsystem_in_network_order() {
         let begin = [20, 0, 0, 0, 0x10, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10];
         assert_eq!(Request::begin().emit(1, 9), begin);
+        #[rustfmt::skip]
+        assert_eq!(Request::begin_at(0x0102).emit(1, 9), [
+            28, 0, 0, 0, 0x10, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10,
+            8, 0, 1, 0, 0, 0, 1, 2,
+        ]);
         assert_eq!(Request::end().emit(1, 9)[4], 0x11);
     }
 }

@@ -7,22 +7,37 @@
 //!
 //! A register holds packet data and addresses in network order, but what the kernel itself knows
 //! (the state of a connection, a segment size) in the machine's order.
+//!
+//! **Dialects.** iptables-nft(8) keeps its rules in nf_tables too, but reads only the expressions that
+//! it would write itself; a table with one that it does not know it calls incompatible and lists no
+//! more. It has no `ct`: the state of a connection it asks of `match`, which runs a match of legacy
+//! iptables in nf_tables (net/netfilter/nft_compat.c) with the structure of
+//! include/uapi/linux/netfilter/xt_conntrack.h. A link's name it compares up to its final zero.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::nftables::request::Attributes;
-use crate::nftables::table::Chain;
 
 /// `NFT_REG_VERDICT` and `NFT_REG_1`.
 const VERDICT: u32 = 0;
 const REGISTER: u32 = 1;
 
 /// `NFTA_LIST_ELEM`, `NFTA_EXPR_NAME`, `NFTA_EXPR_DATA`.
-const LIST_ELEMENT: u16 = 1;
-const NAME: u16 = 1;
-const DATA: u16 = 2;
+pub(super) const LIST_ELEMENT: u16 = 1;
+pub(super) const NAME: u16 = 1;
+pub(super) const DATA: u16 = 2;
+
+/// The expression that loads what is known besides the packet's octets, and `NFTA_META_KEY`.
+pub(super) const META: &str = "meta";
+pub(super) const META_KEY: u16 = 2;
+
+/// The expression that runs a match of legacy iptables, and `enum nft_match_attributes`.
+pub(super) const MATCH: &str = "match";
+pub(super) const MATCH_NAME: u16 = 1;
+const MATCH_REVISION: u16 = 2;
+pub(super) const MATCH_STRUCTURE: u16 = 3;
 
 /// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`, `NFTA_VERDICT_CODE`.
 const VALUE: u16 = 1;
@@ -52,14 +67,31 @@ const OPTION_MSS_LENGTH: u32 = 2;
 
 /// `NF_CT_STATE_BIT` of established and of related connections, of
 /// include/uapi/linux/netfilter/nf_conntrack_common.h.
-const ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
+const ESTABLISHED_OR_RELATED: u16 = 1 << 1 | 1 << 2;
 
 /// The octets of an interface name in a register (`IFNAMSIZ`), filled up with zeros.
 const INTERFACE: usize = 16;
 
+/// `XT_CONNTRACK_STATE`, and where `struct xt_conntrack_mtinfo3` has what is matched and the states;
+/// its length is rounded up as `XT_ALIGN` does.
+const XT_CONNTRACK_REVISION: u32 = 3;
+const XT_CONNTRACK_STATE: u16 = 1;
+const XT_CONNTRACK_FLAGS: usize = 146;
+const XT_CONNTRACK_STATES: usize = 150;
+const XT_CONNTRACK_LENGTH: usize = 168;
+
+/// Who must be able to read a statement besides the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// nft(8).
+    Nft,
+    /// iptables-nft(8), and nft(8) too.
+    Iptables,
+}
+
 /// What `meta` loads (`enum nft_meta_keys`).
 #[derive(Debug, Clone, Copy)]
-enum Meta {
+pub(super) enum Meta {
     InputName = 6,
     OutputName = 7,
     NetworkProtocol = 15,
@@ -80,10 +112,10 @@ enum Header {
     Transport = 2,
 }
 
-/// A rule of a chain, as far as it has been put together.
+/// A rule, as far as it has been put together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
-    pub(super) chain: Chain,
+    dialect: Dialect,
     /// What nft(8) calls it.
     pub(super) words: String,
     /// The value of `NFTA_RULE_EXPRESSIONS`.
@@ -91,8 +123,12 @@ pub(super) struct Statement {
 }
 
 impl Statement {
-    pub(super) fn new(chain: Chain) -> Self {
-        Self { chain, words: String::new(), expressions: Attributes::default() }
+    pub(super) fn new() -> Self {
+        Self::of(Dialect::Nft)
+    }
+
+    pub(super) fn of(dialect: Dialect) -> Self {
+        Self { dialect, words: String::new(), expressions: Attributes::default() }
     }
 
     /// Matches packets whose source is in `net`, of whatever link.
@@ -121,9 +157,10 @@ impl Statement {
 
     /// Matches packets that came in by the link of this name.
     pub(super) fn input(self, name: &str) -> Self {
+        let wanted = self.dialect.interface(name);
         self.say(&format!("iifname \"{name}\""))
             .meta(Meta::InputName)
-            .compare(Comparison::Equal, &padded(name))
+            .compare(Comparison::Equal, &wanted)
     }
 
     /// Matches packets that go out by the link of this name, or by any other.
@@ -132,18 +169,35 @@ impl Statement {
             Comparison::Equal => "",
             Comparison::Unequal => "!= ",
         };
+        let wanted = self.dialect.interface(name);
         self.say(&format!("oifname {operator}\"{name}\""))
             .meta(Meta::OutputName)
-            .compare(comparison, &padded(name))
+            .compare(comparison, &wanted)
     }
 
     /// Matches packets of a connection that both ends take part in, or of one that such one asked for.
     pub(super) fn established_or_related(self) -> Self {
         let (register, key_state) = (Attributes::default().number(1, REGISTER), 0);
-        self.say("ct state established,related")
-            .expression("ct", &register.number(2, key_state))
-            .mask(&ESTABLISHED_OR_RELATED.to_ne_bytes())
-            .compare(Comparison::Unequal, &[0; 4])
+        let dialect = self.dialect;
+        let statement = self.say("ct state established,related");
+        match dialect {
+            Dialect::Nft => statement
+                .expression("ct", &register.number(2, key_state))
+                .mask(&u32::from(ESTABLISHED_OR_RELATED).to_ne_bytes())
+                .compare(Comparison::Unequal, &[0; 4]),
+            Dialect::Iptables => statement.legacy_match(
+                "conntrack",
+                XT_CONNTRACK_REVISION,
+                &legacy_established_or_related(),
+            ),
+        }
+    }
+
+    /// Counts packets and octets. iptables-nft(8) has a counter in every rule.
+    pub(super) fn counter(self) -> Self {
+        let (octets, packets) = (1, 2);
+        let zero = Attributes::default().octets(octets, &[0; 8]).octets(packets, &[0; 8]);
+        self.say("counter").expression("counter", &zero)
     }
 
     /// Matches the first segment of each direction of a TCP connection.
@@ -208,9 +262,17 @@ impl Statement {
             .expression("exthdr", &write)
     }
 
+    fn legacy_match(self, name: &str, revision: u32, structure: &[u8]) -> Self {
+        let attributes = Attributes::default()
+            .text(MATCH_NAME, name)
+            .number(MATCH_REVISION, revision)
+            .octets(MATCH_STRUCTURE, structure);
+        self.expression(MATCH, &attributes)
+    }
+
     fn meta(self, key: Meta) -> Self {
-        let attributes = Attributes::default().number(1, REGISTER).number(2, key as u32);
-        self.expression("meta", &attributes)
+        let attributes = Attributes::default().number(1, REGISTER).number(META_KEY, key as u32);
+        self.expression(META, &attributes)
     }
 
     fn payload(self, header: Header, offset: u32, length: u32) -> Self {
@@ -253,6 +315,28 @@ impl Statement {
         self.words.push_str(words);
         self
     }
+}
+
+impl Dialect {
+    /// What a link's name is compared with.
+    fn interface(self, name: &str) -> Vec<u8> {
+        match self {
+            Self::Nft => padded(name).to_vec(),
+            Self::Iptables => [name.as_bytes(), b"\0"].concat(),
+        }
+    }
+}
+
+/// A `struct xt_conntrack_mtinfo3` that matches these states whatever the addresses and ports.
+fn legacy_established_or_related() -> [u8; XT_CONNTRACK_LENGTH] {
+    let mut structure = [0; XT_CONNTRACK_LENGTH];
+    for (offset, number) in
+        [(XT_CONNTRACK_FLAGS, XT_CONNTRACK_STATE), (XT_CONNTRACK_STATES, ESTABLISHED_OR_RELATED)]
+    {
+        let octets = structure.iter_mut().skip(offset);
+        octets.zip(number.to_ne_bytes()).for_each(|(octet, value)| *octet = value);
+    }
+    structure
 }
 
 fn value(octets: &[u8]) -> Attributes {
@@ -299,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_statement_is_a_list_of_named_expressions() {
-        let statement = Statement::new(Chain::Forward).input("a0").accept();
+        let statement = Statement::new().input("a0").accept();
         assert_eq!(statement.words, "iifname \"a0\" accept");
         #[rustfmt::skip]
         assert_eq!(emitted(statement), [
@@ -327,7 +411,7 @@ mod tests {
             ("fd00:1::9/63", "ip6 saddr fd00:1::/63"),
             ("::/0", "meta nfproto ipv6"),
         ] {
-            assert_eq!(Statement::new(Chain::Forward).source(net.parse().unwrap()).words, words);
+            assert_eq!(Statement::new().source(net.parse().unwrap()).words, words);
         }
     }
 

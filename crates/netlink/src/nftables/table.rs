@@ -30,17 +30,19 @@ pub(super) const CHAIN_TABLE: u16 = 1;
 pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const CHAIN_HOOK: u16 = 4;
 pub(super) const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
+pub(super) const CHAIN_TYPE: u16 = 7;
 pub(super) const HOOK_NUMBER: u16 = 1;
 pub(super) const HOOK_PRIORITY: u16 = 2;
 
 /// `enum nft_rule_attributes`.
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
+pub(super) const RULE_TABLE: u16 = 1;
+pub(super) const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_HANDLE: u16 = 3;
+pub(super) const RULE_EXPRESSIONS: u16 = 4;
+pub(super) const RULE_USERDATA: u16 = 7;
 
 /// `NF_INET_FORWARD`, `NF_INET_POST_ROUTING` and `NF_ACCEPT` of include/uapi/linux/netfilter.h.
-const HOOK_FORWARD: u32 = 2;
+pub(super) const HOOK_FORWARD: u32 = 2;
 const HOOK_POSTROUTING: u32 = 4;
 const POLICY_ACCEPT: u32 = 1;
 
@@ -104,7 +106,7 @@ pub enum OutInterface {
 
 /// A base chain that some rules need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Chain {
+enum Chain {
     Postrouting,
     Forward,
     Clamp,
@@ -141,10 +143,10 @@ impl Table {
         let statements: Vec<_> = self.rules.iter().flat_map(Rule::statements).collect();
         let chains = Chain::ALL
             .into_iter()
-            .filter(|chain| statements.iter().any(|statement| statement.chain == *chain));
+            .filter(|chain| statements.iter().any(|(place, _)| place == chain));
         let mut steps = vec![self.add_table()];
         steps.extend(chains.map(|chain| chain.add(&self.name)));
-        steps.extend(statements.iter().map(|statement| self.add_rule(statement)));
+        steps.extend(statements.iter().map(|(chain, statement)| self.add_rule(*chain, statement)));
         steps
     }
 
@@ -168,8 +170,8 @@ impl Table {
         }
     }
 
-    fn add_rule(&self, statement: &Statement) -> Step {
-        let (table, chain) = (&self.name, statement.chain.name());
+    fn add_rule(&self, chain: Chain, statement: &Statement) -> Step {
+        let (table, chain) = (&self.name, chain.name());
         let attributes = Attributes::default()
             .text(RULE_TABLE, table)
             .text(RULE_CHAIN, chain)
@@ -194,25 +196,25 @@ impl Rule {
         }
     }
 
-    fn statements(&self) -> Vec<Statement> {
+    /// The rules of the kernel that it takes, each with its chain.
+    fn statements(&self) -> Vec<(Chain, Statement)> {
         let start = Statement::new;
         match self {
             Self::Masquerade { source, out } => {
-                vec![out.narrow(start(Chain::Postrouting).source(*source)).masquerade()]
+                vec![(Chain::Postrouting, out.narrow(start().source(*source)).masquerade())]
             }
             Self::SourceNat { source, to, out } => {
-                vec![out.narrow(start(Chain::Postrouting).source(*source)).source_nat(*to)]
+                vec![(Chain::Postrouting, out.narrow(start().source(*source)).source_nat(*to))]
             }
             Self::ForwardAccept { device } => {
-                let out = start(Chain::Forward).output(Comparison::Equal, device);
-                vec![
-                    start(Chain::Forward).input(device).accept(),
-                    out.established_or_related().accept(),
-                ]
+                let out = start().output(Comparison::Equal, device).established_or_related();
+                [start().input(device), out].map(|rule| (Chain::Forward, rule.accept())).to_vec()
             }
             Self::ClampMss { device } => {
-                let out = start(Chain::Clamp).output(Comparison::Equal, device);
-                vec![start(Chain::Clamp).input(device).syn().clamp_mss(), out.syn().clamp_mss()]
+                let out = start().output(Comparison::Equal, device);
+                [start().input(device), out]
+                    .map(|rule| (Chain::Clamp, rule.syn().clamp_mss()))
+                    .to_vec()
             }
         }
     }
@@ -291,7 +293,8 @@ fn check_table_name(name: &str) -> Result<(), Cause> {
     if name.len() > TABLE_NAME_LIMIT { Err(Cause::TableName) } else { Ok(()) }
 }
 
-fn quoted(words: &str) -> String {
+/// As one word for a shell.
+pub(super) fn quoted(words: &str) -> String {
     format!("'{}'", words.replace('\'', r"'\''"))
 }
 

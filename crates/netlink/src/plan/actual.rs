@@ -6,7 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::nftables::{ChainId, FoundTable, Table};
+use crate::resolver::Resolver;
 use crate::{Address, Link, LinkIndex, Route, TABLE_MAIN};
+
+use super::{DeviceRoute, Families, Undo};
 
 /// What the host's network is like, as far as a plan depends on it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -21,6 +25,38 @@ pub struct Actual {
     pub unreachable: Vec<IpNet>,
     /// The settings of [`Desired::sysctls`](super::Desired::sysctls) that the kernel has.
     pub sysctls: BTreeMap<String, String>,
+    /// The packet filter; empty if the desired state has nothing to do with it.
+    pub filter: Filter,
+    /// Who answers names; none if the desired state has nothing to do with it.
+    pub resolver: Option<Resolver>,
+    /// The steps that this tunnel has applied before and not taken back.
+    pub applied: Vec<Undo>,
+}
+
+/// The packet filter, as far as a plan depends on it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// The tunnel's own table.
+    pub in_force: Option<Table>,
+    /// The tables of others.
+    pub foreign: Vec<FoundTable>,
+    /// The chains of others that drop what is forwarded unless a rule accepts it.
+    pub dropping: Vec<DroppingChain>,
+    /// The families for which iptables has a filter table of the old kind.
+    pub legacy: Families,
+    /// Whether the kernel does not show the packet filter, for want of privilege.
+    pub hidden: bool,
+}
+
+/// A base chain of hook forward that drops by its policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppingChain {
+    /// Which it is.
+    pub chain: ChainId,
+    /// Whether its table belongs to another process, so that nobody else can change it.
+    pub owned: bool,
+    /// Whether it has the tunnel's rules.
+    pub accepts: bool,
 }
 
 /// What becomes of the packets for a network.
@@ -42,6 +78,20 @@ impl Way<'_> {
 }
 
 impl Actual {
+    /// The steps of [`Actual::applied`] that a journal still needs: not those whose routes and
+    /// unreachable destinations are gone, as with their link, and of equal ones of these only the first.
+    pub fn due(&self) -> Vec<Undo> {
+        let mut due: Vec<Undo> = Vec::new();
+        let standing: Vec<&Undo> = self.standing().collect();
+        for undo in &self.applied {
+            let is_way = matches!(undo, Undo::Route(_) | Undo::Unreachable { .. });
+            if !is_way || (standing.contains(&undo) && !due.contains(undo)) {
+                due.push(undo.clone());
+            }
+        }
+        due
+    }
+
     pub(super) fn link(&self, index: LinkIndex) -> Option<&Link> {
         self.links.iter().find(|link| link.index == index)
     }
@@ -50,12 +100,20 @@ impl Actual {
         self.links.iter().find(|link| link.name == name)
     }
 
+    pub(super) fn name_of(&self, index: LinkIndex) -> String {
+        self.link(index).map_or_else(|| format!("if{index}"), |link| link.name.clone())
+    }
+
     pub(super) fn sysctl(&self, key: &str) -> Option<&str> {
         self.sysctls.get(key).map(String::as_str)
     }
 
     pub(super) fn is_local(&self, address: IpAddr) -> bool {
-        address.is_loopback() || self.addresses.iter().any(|own| own.local.addr() == address)
+        address.is_loopback() || self.has_address(address)
+    }
+
+    pub(super) fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.local.addr() == address)
     }
 
     /// The routes of the main table, which are the ones that a plan adds to.
@@ -63,18 +121,38 @@ impl Actual {
         self.routes.iter().filter(|route| route.table == TABLE_MAIN)
     }
 
-    /// The way of a whole network by the main table, with neither the routes of the link `without` nor
-    /// the unreachable prefixes `blocked`.
-    pub(super) fn way(&self, to: IpNet, without: LinkIndex, blocked: &[IpNet]) -> Option<Way<'_>> {
+    /// The steps of before that added routes or unreachable destinations which still stand.
+    pub(super) fn standing(&self) -> impl Iterator<Item = &Undo> {
+        self.applied.iter().filter(|undo| match undo {
+            Undo::Route(ours) => self.main_routes().any(|listed| ours.is(listed)),
+            Undo::Unreachable { destination } => self.unreachable.contains(destination),
+            _ => false,
+        })
+    }
+
+    /// The routes of the main table that the tunnel did not add.
+    pub(super) fn others_routes(&self) -> impl Iterator<Item = &Route> {
+        let ours: Vec<&DeviceRoute> = self.standing().filter_map(Undo::as_route).collect();
+        self.main_routes().filter(move |listed| !ours.iter().any(|ours| ours.is(listed)))
+    }
+
+    /// The unreachable destinations that the tunnel did not add.
+    pub(super) fn others_unreachable(&self) -> impl Iterator<Item = IpNet> {
+        let ours: Vec<IpNet> = self.standing().filter_map(Undo::as_unreachable).collect();
+        self.unreachable.iter().copied().filter(move |destination| !ours.contains(destination))
+    }
+
+    /// The way of a whole network by the main table as it would be without the tunnel: with neither
+    /// what the tunnel added, nor the routes of its link, nor the unreachable prefixes `blocked`.
+    pub(super) fn way(&self, to: IpNet, tunnel: LinkIndex, blocked: &[IpNet]) -> Option<Way<'_>> {
         let routes = self
-            .main_routes()
-            .filter(|route| route.link != Some(without))
+            .others_routes()
+            .filter(|route| route.link != Some(tunnel))
             .map(|route| (Way::Route(route), route.destination, route.effective_metric()));
         let refusals = self
-            .unreachable
-            .iter()
+            .others_unreachable()
             .filter(|prefix| !blocked.contains(prefix))
-            .map(|&prefix| (Way::Unreachable(prefix), prefix, u32::MAX));
+            .map(|prefix| (Way::Unreachable(prefix), prefix, u32::MAX));
         routes
             .chain(refusals)
             .filter(|(_, destination, _)| destination.contains(&to))

@@ -1,11 +1,16 @@
 //! Applying and reverting single steps.
 
-use ipnet::IpNet;
+use std::io;
 
+use ipnet::IpNet;
+use rustix::io::Errno;
+
+use crate::resolver::{self, ResolverError};
 use crate::sysctl::{self, SysctlError};
 use crate::{Address, Error, LinkIndex, Socket};
 
-use super::{Actual, Companion, Operation, Reverted, Undo};
+use super::undo::lost;
+use super::{Actual, Companion, Operation, Reverted, Undo, read};
 
 /// The host could not be read, changed or put back.
 #[derive(Debug, thiserror::Error)]
@@ -17,28 +22,46 @@ pub enum ChangeError {
     /// The kernel refused a setting.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// Who answers names could not be found out or changed.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// The packet filter is needed and is not there; nothing has been changed.
+    #[error("forwarding and the translation of addresses need nf_tables")]
+    NoFilter {
+        /// What the kernel said.
+        source: Error,
+    },
 }
 
-/// Applies one operation.
-///
-/// Settings are those of the calling thread's namespace, which has to be the socket's.
-pub fn apply(socket: &mut Socket, operation: &Operation) -> Result<(), ChangeError> {
+/// Applies one operation on links, addresses, routes or settings.
+pub(super) fn apply(socket: &mut Socket, operation: &Operation) -> Result<(), ChangeError> {
     match operation {
         Operation::SetMtu { device, to, .. } => socket.set_mtu(device.index(), *to)?,
         Operation::WriteSysctl { key, to, .. } => sysctl::write(key, to)?,
         Operation::AddAddress(address) => socket.add_address(&address.address())?,
         Operation::SetUp { device } => socket.set_up(device.index(), true)?,
+        Operation::SetMaster { device, bridge } => {
+            socket.set_master(device.index(), Some(bridge.index()))?;
+        }
         Operation::AddRoute { route, .. } => socket.add_route(&route.route())?,
+        Operation::ReplaceRoute { to, .. } => socket.replace_route(&to.route())?,
+        Operation::DeleteRoute { route } => gone(socket.delete_route(&route.route()))?,
         Operation::AddUnreachable { destination, .. } => socket.add_unreachable(*destination)?,
+        Operation::DeleteUnreachable { destination } => {
+            gone(socket.delete_unreachable(*destination))?;
+        }
+        Operation::ChangeNames(change) => change.apply()?,
+        Operation::InstallTable { .. } | Operation::AcceptForward { .. } => {}
     }
     Ok(())
 }
 
-/// Takes one operation back, if what it left is still there.
-///
-/// Settings are those of the calling thread's namespace, which has to be the socket's.
-pub fn revert(socket: &mut Socket, undo: &Undo) -> Result<Reverted, ChangeError> {
-    let actual = Actual::read_for(socket, undo)?;
+/// Takes one operation on links, addresses, routes or settings back, if what it left is still there.
+pub(super) fn revert(socket: &mut Socket, undo: &Undo) -> Result<Reverted, ChangeError> {
+    if let Undo::Names(undo) = undo {
+        return Ok(resolver::revert(undo)?);
+    }
+    let actual = read::for_undo(socket, undo)?;
     let verdict = undo.judge(&actual);
     if verdict != Reverted::Done {
         return Ok(verdict);
@@ -51,11 +74,27 @@ pub fn revert(socket: &mut Socket, undo: &Undo) -> Result<Reverted, ChangeError>
 }
 
 impl ChangeError {
+    /// Whether privilege is missing.
+    pub fn is_not_permitted(&self) -> bool {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Netlink(error) => matches!(error.errno(), Some(Errno::PERM | Errno::ACCESS)),
+            Self::Sysctl(SysctlError::Read { source, .. } | SysctlError::Write { source, .. }) => {
+                denied(source)
+            }
+            Self::Resolver(
+                ResolverError::Read { source, .. } | ResolverError::Write { source, .. },
+            ) => denied(source),
+            Self::Sysctl(_) | Self::Resolver(_) | Self::NoFilter { .. } => false,
+        }
+    }
+
     /// Whether the object of the change is not there.
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Netlink(error) => error.is_not_found(),
             Self::Sysctl(error) => error.is_not_found(),
+            Self::Resolver(_) | Self::NoFilter { .. } => false,
         }
     }
 }
@@ -65,7 +104,7 @@ fn put_back(socket: &mut Socket, undo: &Undo, actual: &Actual) -> Result<(), Cha
         Undo::Mtu { device, before, .. } => socket.set_mtu(device.index(), *before)?,
         Undo::Sysctl { key, before, companions, .. } => {
             sysctl::write(key, before)?;
-            for Companion { key, value } in undisturbed(companions, actual) {
+            for Companion { key, value } in due_companions(companions, key, before, actual) {
                 sysctl::write(key, value)?;
             }
         }
@@ -73,16 +112,31 @@ fn put_back(socket: &mut Socket, undo: &Undo, actual: &Actual) -> Result<(), Cha
         Undo::Down { device } => set_down(socket, device.index())?,
         Undo::Route(route) => socket.delete_route(&route.route())?,
         Undo::Unreachable { destination } => socket.delete_unreachable(*destination)?,
+        Undo::NoMaster { device, .. } => socket.set_master(device.index(), None)?,
+        Undo::AcceptForward { .. } | Undo::Names(_) => {}
     }
     Ok(())
 }
 
-/// The companions that nobody has changed since, among them none whose link is gone.
-pub(super) fn undisturbed<'a>(
+/// What was to be removed may have gone by itself: routes go with their link.
+fn gone(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+/// The companions that are to be written after the setting itself: those that nobody has changed since,
+/// and those that the kernel has reset already; among them none whose link is gone.
+pub(super) fn due_companions<'a>(
     companions: &'a [Companion],
-    actual: &Actual,
+    key: &str,
+    before: &str,
+    actual: &'a Actual,
 ) -> impl Iterator<Item = &'a Companion> {
-    companions.iter().filter(|Companion { key, value }| actual.sysctl(key) == Some(value))
+    let undisturbed =
+        companions.iter().filter(|Companion { key, value }| actual.sysctl(key) == Some(value));
+    undisturbed.chain(lost(companions, key, before, actual))
 }
 
 /// Removes an address and leaves the link the others.

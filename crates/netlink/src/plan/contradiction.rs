@@ -8,7 +8,7 @@ use crate::{Link, LinkIndex};
 
 use super::desired::plain_metric;
 use super::error::MTU_MOST;
-use super::{Actual, Desired, Device, PlanError};
+use super::{Actual, Desired, Device, PlanError, filter};
 
 /// The least MTU of a TUN or TAP device (`MIN_MTU` in drivers/net/tun.c), as RFC 791 has it.
 const MTU_LEAST_V4: u32 = 68;
@@ -24,6 +24,7 @@ pub(super) fn check(desired: &Desired, actual: &Actual) -> Result<Device, PlanEr
     distinct("exclusion", &desired.exclude)?;
     distinct("route", &desired.redirects())?;
     check_routes(desired, actual, &device)?;
+    filter::check(desired, actual)?;
     if desired.block_ipv6 && desired.default_route.v6 {
         return Err(PlanError::BlockedAndRouted);
     }
@@ -40,7 +41,8 @@ fn device(desired: &Desired, actual: &Actual) -> Result<Device, PlanError> {
     }
 }
 
-fn kind_of(link: &Link) -> String {
+/// What a link is that was to be something else.
+pub(super) fn kind_of(link: &Link) -> String {
     match &link.kind {
         Some(kind) => format!("of kind {kind}"),
         None if link.loopback => "the loopback link".to_owned(),
@@ -110,7 +112,7 @@ fn check_routes(desired: &Desired, actual: &Actual, device: &Device) -> Result<(
             return Err(PlanError::NoAddress { destination, device: device.name.clone() });
         }
         not_taken(destination, actual, Some(device.index()))?;
-        if actual.unreachable.contains(&destination) {
+        if actual.others_unreachable().any(|other| other == destination) {
             return Err(PlanError::RouteTaken { destination, link: None });
         }
     }
@@ -124,7 +126,7 @@ fn not_taken(
     ours: Option<LinkIndex>,
 ) -> Result<(), PlanError> {
     let metric = plain_metric(destination);
-    let other = actual.main_routes().find(|route| {
+    let other = actual.others_routes().find(|route| {
         route.destination == destination
             && route.effective_metric() <= metric
             && (route.link != ours || ours.is_none() || route.via.is_some())

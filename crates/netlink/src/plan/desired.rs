@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::resolver::Names;
 use crate::{Address, LinkIndex, Route};
 
 use super::Actual;
@@ -36,13 +37,40 @@ pub struct Desired {
     pub pinned: Vec<IpAddr>,
     /// Networks that keep the way that they have today, or the lack of one.
     pub exclude: Vec<IpNet>,
-    /// Networks that packets from the tunnel come from, for the check of the route back.
+    /// Whether an endpoint without any way is planned without: a tunnel that runs waits for its uplink
+    /// to come back. If not, it is refused.
+    pub wait_for_uplink: bool,
+    /// Networks that packets from the tunnel come from, for the check of the route back and for
+    /// `translate`. The whole of a family is 0.0.0.0/0 or ::/0.
     pub sources: Vec<IpNet>,
     /// The families whose packets the host forwards.
     pub forward: Families,
+    /// What source address the packets of `sources` get that leave by another link. It concerns the
+    /// families that are forwarded, and without a source of theirs nothing.
+    pub translate: Option<Translation>,
+    /// Whether TCP connections that are forwarded through the device use segments that fit; only with
+    /// `forward`.
+    pub clamp_mss: bool,
+    /// The name of the tunnel's table in the packet filter, as [`crate::nftables::Table::name`]; only
+    /// with `forward`.
+    pub table: String,
+    /// The bridge that the device is a port of; only for TAP.
+    pub bridge: Option<String>,
     /// Whether IPv6 is unreachable, save what has a longer route, so that nothing passes beside a
     /// tunnel that carries IPv4 only.
     pub block_ipv6: bool,
+    /// Who answers names; if none, whoever does.
+    pub names: Option<Names>,
+}
+
+/// What source address packets get that leave for elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Translation {
+    /// That of the link that they leave by.
+    Masquerade,
+    /// Those of these that are of the packet's family, which are the host's. A family without keeps its
+    /// addresses.
+    SourceNat(Vec<IpAddr>),
 }
 
 /// A choice for IPv4 and for IPv6.
@@ -54,7 +82,24 @@ pub struct Families {
     pub v6: bool,
 }
 
+impl Families {
+    /// Whether either is chosen.
+    pub fn any(self) -> bool {
+        self.v4 || self.v6
+    }
+
+    /// Whether the family of an address is chosen.
+    pub fn of(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
 impl Desired {
+    /// Whether the packet filter has a part in it.
+    pub(super) fn needs_filter(&self) -> bool {
+        self.forward.any() || self.translate.is_some()
+    }
+
     /// The device's addresses as the kernel lists them.
     pub(super) fn addresses_on(&self, link: LinkIndex) -> impl Iterator<Item = Address> {
         self.addresses.iter().map(move |&(local, peer)| match peer {

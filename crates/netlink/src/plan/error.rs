@@ -4,6 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::resolver::NamesError;
+
+use crate::nftables::RULE_LIMIT;
+
 /// A desired state contradicts itself or the host; nothing has been changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -121,6 +125,74 @@ pub enum PlanError {
         /// The prefix that takes it along.
         capture: IpNet,
     },
+    /// Addresses are to be translated although no packet is forwarded.
+    #[error("addresses are to be translated, but nothing is forwarded")]
+    TranslatedNotForwarded,
+    /// Addresses are to be translated to one of a family that is not forwarded.
+    #[error("addresses are to be translated to {address}, but its family is not forwarded")]
+    FamilyNotForwarded {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Addresses are to be translated to one that is not the host's, so that no answer would come.
+    #[error("addresses are to be translated to {address}, which the host does not have")]
+    ForeignAddress {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The networks that addresses are translated of are more than a table may have rules.
+    #[error("{count} networks are more than the {RULE_LIMIT} rules of a table translate")]
+    TooManySources {
+        /// How many there are, neighbours merged.
+        count: usize,
+    },
+    /// This cannot be the name of a table.
+    #[error("{table:?} cannot be the name of a table of the packet filter")]
+    TableName {
+        /// The name.
+        table: String,
+    },
+    /// Someone else has a table of that name.
+    #[error("there is a table inet {table} already that this tunnel did not make")]
+    TableTaken {
+        /// The name.
+        table: String,
+    },
+    /// There is no such bridge.
+    #[error("bridge {bridge:?} is not there")]
+    NoBridge {
+        /// Its name.
+        bridge: String,
+    },
+    /// The name of the bridge belongs to a link of another kind.
+    #[error("{bridge:?} is not a bridge but {kind}")]
+    NotBridge {
+        /// The name.
+        bridge: String,
+        /// What it is.
+        kind: String,
+    },
+    /// A bridge takes Ethernet frames, which a TUN device does not have.
+    #[error(
+        "device {device:?} is to be a port of bridge {bridge:?}, but carries packets and not frames"
+    )]
+    TunInBridge {
+        /// The device.
+        device: String,
+        /// The bridge.
+        bridge: String,
+    },
+    /// The device is a port of another link.
+    #[error("device {device:?} is a port of {master:?} already")]
+    PortTaken {
+        /// The device.
+        device: String,
+        /// The bridge, bond or VRF.
+        master: String,
+    },
+    /// The servers that shall answer names cannot be had.
+    #[error(transparent)]
+    Names(#[from] NamesError),
     /// The kernel lacks a setting.
     #[error("the kernel has no setting {key}")]
     NoSysctl {

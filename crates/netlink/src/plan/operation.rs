@@ -1,12 +1,12 @@
-//! A step of a plan: what it changes, in which order, why, and in a person's words.
+//! A step of a plan: what it changes, in which order, and what takes it back.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, LinkIndex, Route};
+use crate::nftables::{ChainId, Table};
+use crate::{Address, LinkIndex, Route, resolver};
 
 use super::Undo;
 
@@ -83,22 +83,30 @@ pub enum Purpose {
 
 /// The order of operations; they are undone in the opposite order.
 ///
-/// What makes packets flow comes before what redirects them. The kept ways come before the addresses,
-/// since an address brings the route to its prefix along.
+/// What makes packets flow comes before what redirects them. The packet filter comes before the ways,
+/// so that no packet of the tunnel leaves untranslated. The kept ways come before the addresses, since
+/// an address brings the route to its prefix along. The device is a port before it is on, so that the
+/// host does not take its frames for its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Settings of the kernel and of the device.
     Setting,
-    /// Ways that must not change.
+    /// The packet filter.
+    Filter,
+    /// Ways that must not change, or must follow the uplink.
     Keep,
     /// Addresses of the device.
     Address,
+    /// The device becomes a port.
+    Port,
     /// The device is switched on.
     Up,
     /// Networks that go through the device.
     Redirect,
     /// All traffic that is left.
     Default,
+    /// Who answers names: the servers may be behind the tunnel.
+    Names,
 }
 
 /// One change to the host's network.
@@ -126,8 +134,28 @@ pub enum Operation {
         /// What it is good for.
         purpose: Purpose,
     },
+    /// Puts the tunnel's table into force, in the place of the one that is.
+    InstallTable {
+        /// The table.
+        table: Table,
+    },
+    /// Puts two marked rules at the head of a chain of someone else that drops by its policy: what
+    /// comes in by a device is accepted, and the answers to it.
+    AcceptForward {
+        /// The chain.
+        chain: ChainId,
+        /// The device's name.
+        device: String,
+    },
     /// Adds an address.
     AddAddress(DeviceAddress),
+    /// Makes a device a port of a bridge.
+    SetMaster {
+        /// The device.
+        device: Device,
+        /// The bridge.
+        bridge: Device,
+    },
     /// Switches a device on.
     SetUp {
         /// The device.
@@ -140,6 +168,25 @@ pub enum Operation {
         /// What it is good for.
         purpose: Purpose,
     },
+    /// Puts a route in the place of one that an earlier operation added, at one moment.
+    ReplaceRoute {
+        /// The route that is there.
+        from: DeviceRoute,
+        /// The route in its place, with the same destination.
+        to: DeviceRoute,
+        /// What it is good for.
+        purpose: Purpose,
+    },
+    /// Removes a route that an earlier operation added.
+    DeleteRoute {
+        /// The route.
+        route: DeviceRoute,
+    },
+    /// Removes an unreachable destination that an earlier operation added.
+    DeleteUnreachable {
+        /// The network.
+        destination: IpNet,
+    },
     /// Refuses packets for a network, at once and with an answer to the sender.
     AddUnreachable {
         /// The network.
@@ -147,6 +194,8 @@ pub enum Operation {
         /// What it is good for.
         purpose: Purpose,
     },
+    /// Has other servers answer names.
+    ChangeNames(resolver::Change),
 }
 
 impl Operation {
@@ -154,8 +203,14 @@ impl Operation {
     pub fn stage(&self) -> Stage {
         match self {
             Self::SetMtu { .. } | Self::WriteSysctl { .. } => Stage::Setting,
+            Self::InstallTable { .. } | Self::AcceptForward { .. } => Stage::Filter,
+            Self::ReplaceRoute { .. }
+            | Self::DeleteRoute { .. }
+            | Self::DeleteUnreachable { .. } => Stage::Keep,
             Self::AddAddress(_) => Stage::Address,
+            Self::SetMaster { .. } => Stage::Port,
             Self::SetUp { .. } => Stage::Up,
+            Self::ChangeNames(_) => Stage::Names,
             Self::AddRoute { purpose, .. } | Self::AddUnreachable { purpose, .. } => {
                 match purpose {
                     Purpose::Endpoint | Purpose::Excluded => Stage::Keep,
@@ -166,9 +221,10 @@ impl Operation {
         }
     }
 
-    /// What takes it back.
-    pub fn undo(&self) -> Undo {
-        match self {
+    /// What takes it back; none if the kernel does, as with a table that has an owner, or if the
+    /// operation takes back itself.
+    pub fn undo(&self) -> Option<Undo> {
+        let undo = match self {
             Self::SetMtu { device, from, to } => {
                 Undo::Mtu { device: device.clone(), wrote: *to, before: *from }
             }
@@ -178,61 +234,39 @@ impl Operation {
                 before: from.clone(),
                 companions: companions.clone(),
             },
+            Self::AcceptForward { chain, device } => {
+                Undo::AcceptForward { chain: chain.clone(), device: device.clone() }
+            }
             Self::AddAddress(address) => Undo::Address(address.clone()),
+            Self::SetMaster { device, bridge } => {
+                Undo::NoMaster { device: device.clone(), bridge: bridge.clone() }
+            }
             Self::SetUp { device } => Undo::Down { device: device.clone() },
-            Self::AddRoute { route, .. } => Undo::Route(route.clone()),
+            Self::AddRoute { route, .. } | Self::ReplaceRoute { to: route, .. } => {
+                Undo::Route(route.clone())
+            }
             Self::AddUnreachable { destination, .. } => {
                 Undo::Unreachable { destination: *destination }
             }
-        }
+            Self::ChangeNames(change) => Undo::Names(change.undo()),
+            Self::InstallTable { .. }
+            | Self::DeleteRoute { .. }
+            | Self::DeleteUnreachable { .. } => return None,
+        };
+        Some(undo)
     }
 
-    /// The line that a person would type to the same effect: `ip route add 10.0.0.0/8 dev tun0`.
-    pub fn command(&self) -> String {
+    /// The earlier step that there is nothing left of once this operation is applied. The journal may
+    /// forget it then, and not before.
+    pub fn withdraws(&self) -> Option<Undo> {
         match self {
-            Self::SetMtu { device, to, .. } => format!("ip link set dev {device} mtu {to}"),
-            Self::WriteSysctl { key, to, .. } => format!("sysctl -w {key}={to}"),
-            Self::AddAddress(address) => format!("ip address add {address}"),
-            Self::SetUp { device } => format!("ip link set dev {device} up"),
-            Self::AddRoute { route, .. } => format!("ip route add {route}"),
-            Self::AddUnreachable { destination, .. } => {
-                format!("ip route add unreachable {destination} proto static")
+            Self::ReplaceRoute { from: route, .. } | Self::DeleteRoute { route } => {
+                Some(Undo::Route(route.clone()))
             }
-        }
-    }
-
-    /// What it is good for, in one line.
-    pub fn why(&self) -> String {
-        match self {
-            Self::SetMtu { to, .. } => {
-                format!("inner packets of up to {to} octets fit into outer datagrams")
+            Self::DeleteUnreachable { destination } => {
+                Some(Undo::Unreachable { destination: *destination })
             }
-            Self::WriteSysctl { key, purpose, .. } => purpose.of(key),
-            Self::AddAddress(address) => {
-                format!("{} answers to {}", address.device, address.local.addr())
-            }
-            Self::SetUp { device } => format!("packets pass through {device}"),
-            Self::AddRoute { route, purpose } => purpose.of(&route.destination.to_string()),
-            Self::AddUnreachable { destination, purpose } => purpose.of(&destination.to_string()),
-        }
-    }
-}
-
-impl Purpose {
-    fn of(self, object: &str) -> String {
-        match self {
-            Self::Forward => "the host passes packets on".to_owned(),
-            Self::Advertised => {
-                "router advertisements are still heard while the host forwards".to_owned()
-            }
-            Self::Loose => {
-                "packets may come in here although answers to them leave elsewhere".to_owned()
-            }
-            Self::Endpoint => format!("the tunnel itself reaches {object} as before"),
-            Self::Excluded => format!("{object} stays outside the tunnel"),
-            Self::Tunnelled => format!("{object} is reached through the tunnel"),
-            Self::Default => format!("{object} outranks the default route, which stays untouched"),
-            Self::Blocked => "IPv6 does not pass beside the tunnel".to_owned(),
+            _ => None,
         }
     }
 }
@@ -273,41 +307,5 @@ impl DeviceRoute {
         let route = self.route();
         listed.effective_metric() == route.effective_metric()
             && Route { metric: None, ..listed.clone() } == route
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.name.fmt(f)
-    }
-}
-
-impl fmt::Display for DeviceAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.peer {
-            Some(peer) => write!(f, "{} peer {peer} dev {}", self.local.addr(), self.device)?,
-            None => write!(f, "{} dev {}", self.local, self.device)?,
-        }
-        // Duplicate address detection makes no sense on a tunnel, and delays its address.
-        if self.local.addr().is_ipv6() { write!(f, " nodad") } else { Ok(()) }
-    }
-}
-
-impl fmt::Display for DeviceRoute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.destination)?;
-        match (self.via, self.destination) {
-            (Some(via @ IpAddr::V6(_)), IpNet::V4(_)) => write!(f, " via inet6 {via}")?,
-            (Some(via), _) => write!(f, " via {via}")?,
-            (None, _) => {}
-        }
-        write!(f, " dev {}", self.device)?;
-        if let Some(source) = self.source {
-            write!(f, " src {source}")?;
-        }
-        if let Some(mtu) = self.mtu {
-            write!(f, " mtu {mtu}")?;
-        }
-        write!(f, " proto static")
     }
 }

@@ -1,10 +1,11 @@
 //! A host that exists in memory only: what the kernel makes of operations and of their undo.
 
+use crate::nftables::ChainId;
 use crate::{Address, LinkIndex, Route, TABLE_MAIN};
 
-use super::change::undisturbed;
+use super::change::due_companions;
 use super::desired::connected;
-use super::{Actual, Operation, Reverted, Undo};
+use super::{Actual, DeviceRoute, DroppingChain, Operation, Reverted, Undo};
 
 const PROTOCOL_KERNEL: u8 = 2;
 
@@ -22,7 +23,26 @@ pub(super) fn apply(host: &mut Actual, operation: &Operation) {
         }
         Operation::AddAddress(address) => add_address(host, address.address()),
         Operation::SetUp { device } => set_up(host, device.index()),
+        Operation::ChangeNames(_) => unreachable!("the simulated host has no resolver"),
         Operation::AddRoute { route, .. } => add_route(host, &route.route()),
+        Operation::ReplaceRoute { from, to, .. } => {
+            remove_route(host, from);
+            add_route(host, &to.route());
+        }
+        Operation::DeleteRoute { route } => remove_route(host, route),
+        Operation::DeleteUnreachable { destination } => {
+            assert!(host.unreachable.contains(destination));
+            host.unreachable.retain(|other| other != destination);
+        }
+        Operation::InstallTable { table } => host.filter.in_force = Some(table.clone()),
+        Operation::AcceptForward { chain, .. } => {
+            let dropping = dropping_mut(host, chain);
+            assert!(!dropping.owned && !dropping.accepts, "{chain}");
+            dropping.accepts = true;
+        }
+        Operation::SetMaster { device, bridge } => {
+            link_mut(host, device.index()).master = Some(bridge.index());
+        }
         Operation::AddUnreachable { destination, .. } => {
             assert!(host.routes.iter().all(|route| route.destination != *destination));
             assert!(!host.unreachable.contains(destination));
@@ -54,7 +74,7 @@ fn put_back(host: &mut Actual, undo: &Undo) {
         Undo::Sysctl { key, before, companions, .. } => {
             let seen = host.clone();
             write_sysctl(host, key, before);
-            for companion in undisturbed(companions, &seen) {
+            for companion in due_companions(companions, key, before, &seen) {
                 write_sysctl(host, &companion.key, &companion.value);
             }
         }
@@ -63,14 +83,23 @@ fn put_back(host: &mut Actual, undo: &Undo) {
             link_mut(host, device.index()).up = false;
             host.routes.retain(|route| route.link != Some(device.index()));
         }
-        Undo::Route(ours) => {
-            let there = host.routes.iter().position(|route| ours.is(route)).unwrap();
-            host.routes.remove(there);
-        }
+        Undo::Route(ours) => remove_route(host, ours),
+        Undo::Names(_) => unreachable!("the simulated host has no resolver"),
+        Undo::AcceptForward { chain, .. } => dropping_mut(host, chain).accepts = false,
+        Undo::NoMaster { device, .. } => link_mut(host, device.index()).master = None,
         Undo::Unreachable { destination } => {
             host.unreachable.retain(|other| other != destination);
         }
     }
+}
+
+fn remove_route(host: &mut Actual, ours: &DeviceRoute) {
+    let there = host.routes.iter().position(|route| ours.is(route)).unwrap();
+    host.routes.remove(there);
+}
+
+fn dropping_mut<'a>(host: &'a mut Actual, chain: &ChainId) -> &'a mut DroppingChain {
+    host.filter.dropping.iter_mut().find(|dropping| dropping.chain == *chain).unwrap()
 }
 
 fn link_mut(host: &mut Actual, index: LinkIndex) -> &mut crate::Link {

@@ -6,18 +6,21 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
-
+use crate::nftables::{ChainId, Family};
 use crate::{Address, Link, LinkIndex, Route, TunLink, TunMode};
+use ipnet::IpNet;
 
-use super::actual::Way;
 use super::simulation::{apply, revert, sort};
 use super::*;
 
+mod bridge;
+mod filter;
+mod properties;
+mod uplink;
+
 const ETH0: LinkIndex = LinkIndex(2);
 const ETH1: LinkIndex = LinkIndex(3);
+const BRIDGE: LinkIndex = LinkIndex(4);
 const TUNNEL: LinkIndex = LinkIndex(9);
 
 fn net(text: &str) -> IpNet {
@@ -76,6 +79,7 @@ fn host() -> Actual {
         Link { mtu: 65536, ..link(LinkIndex(1), "lo") },
         link(ETH0, "eth0"),
         link(ETH1, "eth1"),
+        Link { kind: Some("bridge".to_owned()), ..link(BRIDGE, "br0") },
         tunnel(),
     ];
     let mut host = Actual {
@@ -95,7 +99,7 @@ fn host() -> Actual {
         ],
         ..Actual::default()
     };
-    for name in ["all", "default", "lo", "eth0", "eth1", "adit0"] {
+    for name in ["all", "default", "lo", "eth0", "eth1", "br0", "adit0"] {
         for (family, setting, value) in [
             ("ipv4", "rp_filter", "0"),
             ("ipv4", "forwarding", "0"),
@@ -118,12 +122,23 @@ fn desired() -> Desired {
         mtu: 1420,
         addresses: vec![(net("192.0.2.1/24"), None)],
         up: true,
+        table: "adit-home".to_owned(),
         ..Desired::default()
     }
 }
 
+fn dropping(family: Family, table: &str, chain: &str) -> DroppingChain {
+    let chain = ChainId { family, table: table.to_owned(), chain: chain.to_owned() };
+    DroppingChain { chain, owned: false, accepts: false }
+}
+
+/// The undo of operations, as a journal holds them afterwards.
+fn journal(operations: &[Operation]) -> Vec<Undo> {
+    operations.iter().filter_map(Operation::undo).collect()
+}
+
 fn commands(desired: &Desired, host: &Actual) -> Vec<String> {
-    plan(desired, host).unwrap().iter().map(Operation::command).collect()
+    plan(desired, host).unwrap().iter().flat_map(Operation::commands).collect()
 }
 
 fn set(host: &mut Actual, key: &str, value: &str) {
@@ -143,6 +158,8 @@ fn a_plan_reads_like_the_lines_that_a_person_types_in_that_order() {
         pinned: vec![ip("233.252.0.7"), ip("198.51.100.9"), ip("2001:db8:9::9")],
         exclude: nets(&["10.0.0.0/8", "10.30.0.0/16"]),
         forward: Families { v4: true, v6: true },
+        sources: nets(&["192.0.2.0/24"]),
+        translate: Some(Translation::Masquerade),
         ..desired()
     };
     assert_eq!(
@@ -152,6 +169,14 @@ fn a_plan_reads_like_the_lines_that_a_person_types_in_that_order() {
             "sysctl -w net.ipv6.conf.eth0.accept_ra=2",
             "sysctl -w net.ipv6.conf.all.forwarding=1",
             "ip link set dev adit0 mtu 1420",
+            "nft 'add table inet adit-home'",
+            "nft 'add chain inet adit-home postrouting { type nat hook postrouting priority srcnat; \
+             policy accept; }'",
+            "nft 'add chain inet adit-home forward { type filter hook forward priority filter; \
+             policy accept; }'",
+            r#"nft 'add rule inet adit-home forward iifname "adit0" accept'"#,
+            r#"nft 'add rule inet adit-home forward oifname "adit0" ct state established,related accept'"#,
+            r#"nft 'add rule inet adit-home postrouting ip saddr 192.0.2.0/24 oifname != "adit0" masquerade'"#,
             "ip route add 233.252.0.7/32 via 198.51.100.1 dev eth0 proto static",
             "ip route add 2001:db8:9::9/128 via fe80::1 dev eth0 proto static",
             "ip route add 10.0.0.0/8 via 198.51.100.1 dev eth0 proto static",
@@ -281,9 +306,11 @@ fn undoing_forwarding_brings_back_what_the_kernel_resets_along() {
     let operations = plan(&desired, &host).unwrap();
     operations.iter().for_each(|operation| apply(&mut host, operation));
     assert_eq!(host.sysctls["net.ipv4.conf.eth0.forwarding"], "1");
-    for operation in operations.iter().rev() {
-        revert(&mut host, &operation.undo());
+    for undo in journal(&operations).iter().rev() {
+        revert(&mut host, undo);
     }
+    // The table goes with its socket.
+    host.filter.in_force = None;
     assert_eq!(host, before);
 }
 
@@ -387,203 +414,11 @@ fn what_someone_else_put_in_place_of_ours_is_left_alone() {
     let theirs = ours.clone();
 
     let mut found: Vec<_> =
-        operations.iter().rev().map(|operation| revert(&mut host, &operation.undo())).collect();
+        journal(&operations).iter().rev().map(|undo| revert(&mut host, undo)).collect();
     found.retain(|reverted| *reverted != Reverted::Done);
     let changed = |found: &str| Reverted::ChangedSince { found: found.to_owned() };
     assert_eq!(found, [changed("203.0.113.0/24 dev eth1"), changed("1300"), changed("2")]);
     assert!(host.routes.contains(&theirs));
     assert_eq!(host.sysctls["net.ipv4.ip_forward"], "2");
     assert_eq!(host.link(TUNNEL).unwrap().mtu, 1300);
-}
-
-fn hosts() -> impl Strategy<Value = Actual> {
-    let switches = proptest::collection::vec((any::<prop::sample::Index>(), 0..3_u8), 0..6);
-    let lost = subsequence(vec![0_usize, 1, 2, 3, 4, 5], 0..3);
-    let own = subsequence(vec!["192.0.2.1/24", "192.0.2.77/24", "fd00:7::1/64"], 0..=3);
-    (switches, lost, own, any::<bool>()).prop_map(|(switches, lost, own, up)| {
-        let mut host = host();
-        let mut position = 0..;
-        host.routes.retain(|_| !lost.contains(&position.next().unwrap()));
-        let keys: Vec<_> = host.sysctls.keys().cloned().collect();
-        for (key, value) in switches {
-            let key = key.get(&keys);
-            let most = if key.ends_with("rp_filter") || key.ends_with("accept_ra") { 2 } else { 1 };
-            set(&mut host, key, &value.min(most).to_string());
-        }
-        let forward = host.sysctls["net.ipv4.ip_forward"].clone();
-        set(&mut host, "net.ipv4.conf.all.forwarding", &forward);
-        host.addresses.extend(own.into_iter().map(|local| address(TUNNEL, local)));
-        if up {
-            let device = Device { index: TUNNEL.0, name: "adit0".to_owned() };
-            apply(&mut host, &Operation::SetUp { device });
-        }
-        sort(&mut host);
-        host
-    })
-}
-
-fn families() -> impl Strategy<Value = Families> {
-    (any::<bool>(), any::<bool>()).prop_map(|(v4, v6)| Families { v4, v6 })
-}
-
-fn desires() -> impl Strategy<Value = Desired> {
-    let addresses = subsequence(
-        vec![
-            (net("192.0.2.1/24"), None),
-            (net("10.1.1.1/32"), Some(net("10.1.1.2/32"))),
-            (net("fd00:7::1/64"), None),
-            (net("198.51.100.130/25"), None),
-        ],
-        1..=4,
-    );
-    let routes = subsequence(
-        nets(&["203.0.113.0/24", "192.0.2.0/24", "198.51.100.7/32", "10.0.0.0/8", "fd09::/32"]),
-        0..=3,
-    );
-    let endpoints =
-        ["233.252.0.7", "198.51.100.200", "10.30.0.9", "127.0.0.1", "2001:db8:9::9", "fd09::9"];
-    let pinned = subsequence(endpoints.map(ip).to_vec(), 0..=3);
-    let exclude = subsequence(nets(&["10.0.0.0/9", "172.16.0.0/12", "fc00::/7"]), 0..=2);
-    let sources = subsequence(nets(&["0.0.0.0/0", "198.51.100.0/24", "192.0.2.2/32"]), 0..=3);
-    let mtu = select(vec![1280_u32, 1420, 1500, 65_535]);
-    let switches = (families(), families(), any::<bool>());
-    (addresses, routes, pinned, exclude, sources, mtu, switches).prop_map(
-        |(addresses, routes, pinned, exclude, sources, mtu, switches)| {
-            let (default_route, forward, block) = switches;
-            Desired {
-                mtu,
-                addresses,
-                routes,
-                pinned,
-                exclude,
-                sources,
-                default_route,
-                forward,
-                block_ipv6: block && !default_route.v6,
-                ..desired()
-            }
-        },
-    )
-}
-
-fn planned() -> impl Strategy<Value = (Desired, Actual, Vec<Operation>)> {
-    (desires(), hosts()).prop_filter_map("a contradiction", |(desired, host)| {
-        plan(&desired, &host).ok().map(|operations| (desired, host, operations))
-    })
-}
-
-/// By which link and router a packet goes.
-fn hop(host: &Actual, to: IpNet) -> Option<(Option<LinkIndex>, Option<IpAddr>)> {
-    match host.way(to, LinkIndex(0), &[]) {
-        Some(Way::Route(route)) => Some((route.link, route.via)),
-        Some(Way::Unreachable(_)) | None => None,
-    }
-}
-
-/// By which link and router a packet goes if none of the tunnel's routes were there.
-fn hop_outside(host: &Actual, to: IpNet) -> Option<(Option<LinkIndex>, Option<IpAddr>)> {
-    match host.way(to, TUNNEL, &[]) {
-        Some(Way::Route(route)) => Some((route.link, route.via)),
-        Some(Way::Unreachable(_)) | None => None,
-    }
-}
-
-fn assert_reached(desired: &Desired, before: &Actual, after: &Actual) {
-    let device = after.link(TUNNEL).unwrap();
-    assert_eq!((device.mtu, device.up), (desired.mtu, true));
-    for (local, peer) in &desired.addresses {
-        let address = Address { link: TUNNEL, local: *local, peer: *peer };
-        assert!(after.addresses.contains(&address), "{address:?}");
-    }
-    let through = |prefix: &IpNet| {
-        after.routes.iter().any(|route| {
-            route.destination == *prefix && route.link == Some(TUNNEL) && route.via.is_none()
-        })
-    };
-    for route in &desired.routes {
-        assert!(through(route), "{route}");
-        assert_eq!(hop(after, *route), Some((Some(TUNNEL), None)), "{route}");
-    }
-    for (wanted, halves) in [
-        (desired.default_route.v4, ["0.0.0.0/1", "128.0.0.0/1"]),
-        (desired.default_route.v6, ["::/1", "8000::/1"]),
-    ] {
-        assert!(!wanted || halves.iter().all(|half| through(&net(half))));
-    }
-    assert!(!desired.block_ipv6 || hop(after, net("2606::/16")).is_none());
-    for &endpoint in desired.pinned.iter().filter(|&&endpoint| !before.is_local(endpoint)) {
-        let endpoint = IpNet::from(endpoint);
-        assert_eq!(hop(after, endpoint), hop_outside(before, endpoint), "{endpoint}");
-    }
-    for &network in &desired.exclude {
-        assert_eq!(hop(after, network), hop_outside(before, network), "{network}");
-    }
-    let on = |key: &str| after.sysctls[key] == "1";
-    assert!(!desired.forward.v4 || on("net.ipv4.ip_forward"));
-    assert!(!desired.forward.v6 || on("net.ipv6.conf.all.forwarding"));
-}
-
-proptest! {
-    #[test]
-    fn applying_a_plan_reaches_what_is_desired((desired, before, operations) in planned()) {
-        let mut host = before.clone();
-        operations.iter().for_each(|operation| apply(&mut host, operation));
-        assert_reached(&desired, &before, &host);
-        // Nothing that was there is gone.
-        prop_assert!(before.routes.iter().all(|route| host.routes.contains(route)));
-        prop_assert!(before.addresses.iter().all(|address| host.addresses.contains(address)));
-    }
-
-    #[test]
-    fn planning_again_yields_nothing((desired, mut host, operations) in planned()) {
-        operations.iter().for_each(|operation| apply(&mut host, operation));
-        prop_assert_eq!(plan(&desired, &host), Ok(Vec::new()));
-    }
-
-    #[test]
-    fn planning_again_after_a_crash_yields_the_rest((desired, host, operations) in planned()) {
-        for crash in 0..operations.len() {
-            let mut host = host.clone();
-            operations[..crash].iter().for_each(|operation| apply(&mut host, operation));
-            let rest = plan(&desired, &host).unwrap();
-            rest.iter().for_each(|operation| apply(&mut host, operation));
-            prop_assert_eq!(plan(&desired, &host), Ok(Vec::new()));
-        }
-    }
-
-    #[test]
-    fn undoing_from_any_step_restores_the_host_exactly((_, before, operations) in planned()) {
-        for crash in 0..=operations.len() {
-            let mut host = before.clone();
-            operations[..crash].iter().for_each(|operation| apply(&mut host, operation));
-            // The journal may be one step ahead.
-            let recorded = operations.len().min(crash + 1);
-            for (step, operation) in operations[..recorded].iter().enumerate().rev() {
-                let reverted = revert(&mut host, &operation.undo());
-                prop_assert!(reverted == Reverted::Done || step == crash, "{operation:?}");
-            }
-            prop_assert_eq!(&host, &before);
-            for operation in operations.iter().rev() {
-                prop_assert_ne!(revert(&mut host, &operation.undo()), Reverted::Done);
-            }
-            prop_assert_eq!(&host, &before);
-        }
-    }
-
-    #[test]
-    fn the_endpoints_never_lose_their_way((desired, before, operations) in planned()) {
-        let mut host = before.clone();
-        for operation in &operations {
-            apply(&mut host, operation);
-            for &endpoint in desired.pinned.iter().filter(|&&endpoint| !before.is_local(endpoint)) {
-                let endpoint = IpNet::from(endpoint);
-                prop_assert_eq!(hop(&host, endpoint), hop_outside(&before, endpoint));
-            }
-        }
-    }
-
-    #[test]
-    fn operations_come_in_the_order_of_their_stages((_, _, operations) in planned()) {
-        prop_assert!(operations.is_sorted_by_key(Operation::stage));
-    }
 }

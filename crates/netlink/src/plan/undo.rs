@@ -1,7 +1,12 @@
 //! What takes an operation back, and whether it still may.
 
+use std::fmt;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::nftables::ChainId;
+use crate::{LinkIndex, resolver};
 
 use super::desired::plain_metric;
 use super::{Actual, Companion, Device, DeviceAddress, DeviceRoute};
@@ -47,6 +52,22 @@ pub enum Undo {
         /// The destination.
         destination: IpNet,
     },
+    /// Removes the marked rules from a chain of someone else.
+    AcceptForward {
+        /// The chain.
+        chain: ChainId,
+        /// The device's name that they are for.
+        device: String,
+    },
+    /// Takes a device out of a bridge.
+    NoMaster {
+        /// The device.
+        device: Device,
+        /// The bridge.
+        bridge: Device,
+    },
+    /// Has the former servers answer names.
+    Names(resolver::Undo),
 }
 
 /// What became of a step that was to be undone.
@@ -71,15 +92,89 @@ impl Undo {
                 let mtu = actual.link(device.index()).map(|link| link.mtu);
                 compare(mtu, wrote, before)
             }
-            Self::Sysctl { key, wrote, before, .. } => {
+            Self::Sysctl { key, wrote, before, companions } => {
+                if lost(companions, key, before, actual).next().is_some() {
+                    return Reverted::Done;
+                }
                 compare(actual.sysctls.get(key).cloned(), wrote, before)
             }
             Self::Address(address) => due(actual.addresses.contains(&address.address())),
             Self::Down { device } => due(actual.link(device.index()).is_some_and(|link| link.up)),
             Self::Route(route) => judge_route(route, actual),
             Self::Unreachable { destination } => judge_unreachable(*destination, actual),
+            Self::AcceptForward { chain, .. } => {
+                let mut dropping = actual.filter.dropping.iter();
+                due(dropping.any(|other| other.chain == *chain && other.accepts))
+            }
+            // What answers names tells by itself whether it is still ours.
+            Self::Names(_) => Reverted::Done,
+            Self::NoMaster { device, bridge } => {
+                match actual.link(device.index()).and_then(|link| link.master) {
+                    Some(master) if master == bridge.index() => Reverted::Done,
+                    Some(master) => Reverted::ChangedSince { found: actual.name_of(master) },
+                    None => Reverted::NotThere,
+                }
+            }
         }
     }
+
+    /// The link whose end is the end of what the operation has made.
+    pub fn link(&self) -> Option<LinkIndex> {
+        match self {
+            Self::Mtu { device, .. } | Self::Down { device } | Self::NoMaster { device, .. } => {
+                Some(device.index())
+            }
+            Self::Address(address) => Some(address.device.index()),
+            Self::Route(route) => Some(route.device.index()),
+            Self::Sysctl { .. }
+            | Self::Unreachable { .. }
+            | Self::AcceptForward { .. }
+            | Self::Names(_) => None,
+        }
+    }
+
+    /// The route that it removes.
+    pub(super) fn as_route(&self) -> Option<&DeviceRoute> {
+        if let Self::Route(route) = self { Some(route) } else { None }
+    }
+
+    /// The unreachable destination that it removes.
+    pub(super) fn as_unreachable(&self) -> Option<IpNet> {
+        if let Self::Unreachable { destination } = self { Some(*destination) } else { None }
+    }
+}
+
+impl fmt::Display for Undo {
+    /// Names the object of the change.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mtu { device, .. } => write!(f, "the MTU of {device}"),
+            Self::Sysctl { key, .. } => write!(f, "{key}"),
+            Self::Address(address) => write!(f, "address {address}"),
+            Self::Down { device } => write!(f, "the state of {device}"),
+            Self::Route(route) => write!(f, "route {route}"),
+            Self::Unreachable { destination } => write!(f, "unreachable route {destination}"),
+            Self::AcceptForward { chain, device } => {
+                write!(f, "the rules for {device} in chain {chain}")
+            }
+            Self::NoMaster { device, .. } => write!(f, "the bridge of {device}"),
+            Self::Names(undo) => undo.fmt(f),
+        }
+    }
+}
+
+/// The companions of a setting that has its former value again, but that have not: whoever wrote it, as an
+/// undo that was interrupted, had the kernel reset them.
+pub(super) fn lost<'a>(
+    companions: &'a [Companion],
+    key: &str,
+    before: &str,
+    actual: &Actual,
+) -> impl Iterator<Item = &'a Companion> {
+    let reset = actual.sysctl(key) == Some(before);
+    companions.iter().filter(move |Companion { key, value }| {
+        reset && actual.sysctl(key).is_some_and(|found| found != value)
+    })
 }
 
 fn compare<T: PartialEq + ToString>(found: Option<T>, wrote: &T, before: &T) -> Reverted {

@@ -5,6 +5,8 @@
 //!       .1 ── .254 10.1.0.0/24     10.2.0.0/24 .254 ── .1        and fd01::/64, fd02::/64
 //! ```
 
+mod forward;
+
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;

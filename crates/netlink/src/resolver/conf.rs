@@ -1,0 +1,129 @@
+//! The text of resolv.conf(5).
+//!
+//! A keyword begins a line and is followed by blanks; what else there is means nothing to the resolver.
+//! Any octets can be parsed. What is emitted is ASCII.
+
+use std::net::IpAddr;
+
+use super::Names;
+
+/// How many servers the resolver asks (`MAXNS` in resolv.h).
+pub(super) const SERVERS_MOST: usize = 3;
+
+const MARK: &str = "# Written by adit for device ";
+
+/// What a plan looks at in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Conf {
+    /// The servers, without those that are no addresses.
+    pub(super) servers: Vec<IpAddr>,
+    /// The options, each once.
+    pub(super) options: Vec<String>,
+    /// The device that the file was written for, if adit wrote it.
+    pub(super) device: Option<String>,
+}
+
+impl Conf {
+    pub(super) fn parse(contents: &[u8]) -> Self {
+        let mut conf = Self::default();
+        for line in contents.split(|&octet| octet == b'\n') {
+            // A line that is not UTF-8 holds neither addresses nor options.
+            let Ok(line) = str::from_utf8(line) else { continue };
+            conf.take(line);
+        }
+        conf
+    }
+
+    fn take(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix(MARK) {
+            let device = rest.split_once(". ").map_or(rest, |(device, _)| device);
+            self.device.get_or_insert_with(|| device.to_owned());
+            return;
+        }
+        match line.split_once([' ', '\t']) {
+            Some(("nameserver", rest)) => {
+                let server = rest.split_ascii_whitespace().next();
+                self.servers.extend(server.and_then(|server| server.parse::<IpAddr>().ok()));
+            }
+            Some(("options", rest)) => {
+                for option in rest.split_ascii_whitespace().filter(|option| is_option(option)) {
+                    if !self.options.iter().any(|known| known == option) {
+                        self.options.push(option.to_owned());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The file that names these servers and domains, with the options of the former one.
+pub(super) fn emit(names: &Names, device: &str, options: &[String]) -> String {
+    let mut text = format!(
+        "{MARK}{device}. To bring the former file back: adit down NAME, the name of the tunnel\n"
+    );
+    if !names.domains.is_empty() {
+        text += &format!("search {}\n", names.domains.join(" "));
+    }
+    for server in &names.servers {
+        text += &format!("nameserver {server}\n");
+    }
+    if !options.is_empty() {
+        text += &format!("options {}\n", options.join(" "));
+    }
+    text
+}
+
+fn is_option(word: &str) -> bool {
+    word.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_:.".contains(&octet))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(servers: &[&str], domains: &[&str]) -> Names {
+        Names {
+            servers: servers.iter().map(|server| server.parse().unwrap()).collect(),
+            domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn keywords_count_at_the_beginning_of_a_line_only() {
+        let conf = Conf::parse(
+            b"# nameserver 1.1.1.1\n nameserver 2.2.2.2\nnameserver\t3.3.3.3 x\nnameserver fd00::1\r\n\
+              nameserver4.4.4.4\nnameserver nobody\nsearch lan\noptions edns0 ndots:2\noptions edns0 $(x)",
+        );
+        let servers: Vec<IpAddr> = vec!["3.3.3.3".parse().unwrap(), "fd00::1".parse().unwrap()];
+        assert_eq!(conf.servers, servers);
+        assert_eq!(conf.options, ["edns0", "ndots:2"]);
+        assert_eq!(conf.device, None);
+    }
+
+    #[test]
+    fn a_file_says_who_wrote_it_and_what_to_ask() {
+        let text = emit(&names(&["10.9.0.53"], &["lan", "example.org"]), "adit0", &[]);
+        assert_eq!(
+            text,
+            "# Written by adit for device adit0. To bring the former file back: adit down NAME, \
+             the name of the tunnel\nsearch lan example.org\nnameserver 10.9.0.53\n"
+        );
+        assert_eq!(Conf::parse(text.as_bytes()).device.as_deref(), Some("adit0"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_of_any_octets_is_kept_again(contents: Vec<u8>, options in "(options [ -~]{0,30}\n){0,3}") {
+            let contents = [contents, b"\n".to_vec(), options.into_bytes()].concat();
+            let kept = Conf::parse(&contents).options;
+            let text = emit(&names(&["10.9.0.53", "fd00::53"], &["lan"]), "adit0", &kept);
+            let again = Conf::parse(text.as_bytes());
+            prop_assert_eq!(&again.options, &kept);
+            prop_assert_eq!(again.servers.len(), 2);
+            prop_assert!(text.is_ascii());
+        }
+    }
+}
