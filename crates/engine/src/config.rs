@@ -23,6 +23,7 @@
 //! quote at most the beginning of a long value, and never a value of a key that holds key material.
 
 mod check;
+mod domain;
 mod endpoint;
 mod error;
 mod prefix;
@@ -144,13 +145,43 @@ pub enum Security {
 }
 
 /// What the host's network is to look like while the tunnel is up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// Prefixes that are routed through the device besides the peers' allowed IPs; no host bits,
     /// no duplicates, and on a TUN device only families of which it has an address.
     pub routes: Vec<IpNet>,
-    /// Whether the host forwards packets between the device and its other interfaces.
+    /// Whether all traffic goes through the device, of each family of which it has an address; only
+    /// on a TUN device, which then has one, and whose peers own all addresses of those families.
+    pub default_route: bool,
+    /// Prefixes that stay on the route that they have without the tunnel: no host bits, no
+    /// duplicates, and each a part of what the tunnel takes.
+    pub exclude: Vec<IpNet>,
+    /// Whether IPv6 stays as it is beside a default route of IPv4 only; otherwise it is blocked.
+    pub ipv6_beside: bool,
+    /// Whether the host forwards packets between the device and its other interfaces; always with a
+    /// translation, never on a bridge's port.
     pub forward: bool,
+    /// Behind which address packets from the tunnel are hidden when they are forwarded.
+    pub translate: Option<Translate>,
+    /// The name of the bridge that the device is a port of; only a TAP device, which then has neither addresses
+    /// nor routes.
+    pub bridge: Option<String>,
+    /// The servers that answer the host's questions for names, without duplicates; empty to leave
+    /// that as it is.
+    pub dns: Vec<IpAddr>,
+    /// The domains in which names without a dot are looked up, in small letters and without a final
+    /// dot; no duplicates.
+    pub dns_search: Vec<String>,
+}
+
+/// Behind which address forwarded packets are hidden.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Translate {
+    /// Behind the address of the interface by which they leave.
+    Masquerade,
+    /// Behind these addresses: one, or one of each family, and on a TUN device only families of which
+    /// it has an address.
+    SourceNat(Vec<IpAddr>),
 }
 
 /// One other side of the tunnel.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use engine::config::{self, Config, ConfigErrors, MAX_ERRORS, Origin};
+use engine::config::{self, Config, ConfigErrors, MAX_ERRORS, Origin, Translate};
 
 /// A configuration that is accepted keeps its promises; one that is refused has reasons, each at a
 /// place in the text.
@@ -14,7 +14,10 @@ pub fn check(data: &[u8]) {
     let origin = origin.expect("\"home\" may name a tunnel");
     let result = config::parse(&text, &origin);
     match &result {
-        Ok(config) => check_config(config),
+        Ok(config) => {
+            check_config(config);
+            check_network(config);
+        }
         Err(errors) => check_errors(errors, &text),
     }
     assert_eq!(config::parse(&text, &origin), result, "the same text means the same");
@@ -33,6 +36,25 @@ fn check_config(config: &Config) {
     }
     let waiting = config.peers.iter().filter(|peer| peer.endpoints.is_empty());
     assert!(waiting.count() <= 1, "only one peer can be the first sender");
+}
+
+fn check_network(config: &Config) {
+    let network = &config.network;
+    assert!(network.exclude.iter().all(|prefix| *prefix == prefix.trunc()));
+    assert!(network.exclude.iter().all(|prefix| !network.routes.contains(prefix)));
+    assert!(network.dns.len() <= 8 && network.dns_search.len() <= 6);
+    assert!(network.dns_search.iter().all(|domain| (1..=253).contains(&domain.len())));
+    assert!(network.translate.is_none() || network.forward, "what is translated is forwarded");
+    assert!(network.default_route || !network.ipv6_beside);
+    assert!(!network.default_route || !config.device.addresses.is_empty());
+    if let Some(Translate::SourceNat(addresses)) = &network.translate {
+        let v4 = addresses.iter().filter(|address| address.is_ipv4()).count();
+        assert!(!addresses.is_empty() && v4 <= 1 && addresses.len() - v4 <= 1);
+    }
+    if network.bridge.is_some() {
+        assert!(config.device.addresses.is_empty() && network.routes.is_empty());
+        assert!(!network.forward && !network.default_route);
+    }
 }
 
 fn check_errors(errors: &ConfigErrors, text: &str) {

@@ -1,5 +1,7 @@
 //! The rules that tie several values together, and the defaults that follow from other values.
 
+mod network;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
@@ -9,9 +11,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::error::Problems;
 use super::schema::{MAX_TAP_PEERS, NOT_SUPPORTED};
-use super::section::{DeviceDraft, Draft, LocalDraft, NetworkDraft, PeerDraft};
+use super::section::{DeviceDraft, Draft, LocalDraft, PeerDraft};
 use super::table::{At, Place};
-use super::{Config, DeviceConfig, Local, Network, Origin, Peer};
+use super::{Config, DeviceConfig, Local, Origin, Peer};
 
 /// The least MTU of a link that carries IPv6 (RFC 8200, section 5).
 const MIN_IPV6_MTU: u32 = 1280;
@@ -20,7 +22,7 @@ const MIN_IPV6_MTU: u32 = 1280;
 /// there are no problems afterwards.
 pub(super) fn finish(draft: Draft, origin: &Origin, problems: &mut Problems<'_>) -> Option<Config> {
     check_device(&draft.device, problems);
-    check_routes(&draft.network, &draft.device, problems);
+    network::check(&draft, problems);
     check_listen(&draft.local, problems);
     check_endpoints(&draft.peers, &draft.local, problems);
     check_allowed_ips(&draft.peers, draft.device.mode, problems);
@@ -30,10 +32,7 @@ pub(super) fn finish(draft: Draft, origin: &Origin, problems: &mut Problems<'_>)
         local: finish_local(draft.local),
         peers: finish_peers(draft.peers, draft.device.mode?)?,
         device: finish_device(draft.device)?,
-        network: Network {
-            routes: draft.network.routes.into_values(),
-            forward: draft.network.forward,
-        },
+        network: network::finish(draft.network),
     })
 }
 
@@ -49,26 +48,6 @@ fn check_device(device: &DeviceDraft, problems: &mut Problems<'_>) {
             "{place}mtu {mtu} is less than {MIN_IPV6_MTU}, which the IPv6 address \"{ip}\" needs"
         );
         problems.push(*offset, message);
-    }
-}
-
-/// Without an address of its family the host has no source address for a route.
-fn check_routes(network: &NetworkDraft, device: &DeviceDraft, problems: &mut Problems<'_>) {
-    let routes = located(&network.place, &network.routes.items);
-    refuse_repeats(routes, problems, |route| format!("routes \"{route}\""));
-    if device.mode != Some(Mode::Tun) || !device.addresses.is_complete() {
-        return;
-    }
-    let addresses = &device.addresses.items;
-    for At { offset, value: route } in &network.routes.items {
-        let is_ipv4 = route.addr().is_ipv4();
-        if !addresses.iter().any(|address| address.value.local().is_ipv4() == is_ipv4) {
-            let (place, family) = (&network.place, if is_ipv4 { "IPv4" } else { "IPv6" });
-            let message = format!(
-                "{place}routes \"{route}\" is {family}, but [device] has no {family} address"
-            );
-            problems.push(*offset, message);
-        }
     }
 }
 

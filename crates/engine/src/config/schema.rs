@@ -16,6 +16,11 @@ const MAX_ADDRESSES: usize = 64;
 const MAX_LISTEN: usize = 16;
 const MAX_ROUTES: usize = 4096;
 const MAX_EXCLUDED: usize = 4096;
+const MAX_NAME_SERVERS: usize = 8;
+/// As many search domains as every resolver knows (resolv.conf(5)).
+const MAX_SEARCH_DOMAINS: usize = 6;
+/// One address a family.
+const MAX_SOURCE_NAT: usize = 2;
 const MAX_PEERS: usize = 1024;
 const MAX_ENDPOINTS: usize = 16;
 const MAX_ALLOWED_IPS: usize = 4096;
@@ -45,6 +50,8 @@ pub(super) enum Kind {
     Table,
     /// An array of at most so many values of one kind.
     List(&'static Self, usize),
+    /// A string, or an array of at most so many.
+    StringOrList(usize),
 }
 
 /// The whole file.
@@ -79,12 +86,15 @@ pub(super) const LOCAL: Schema = &[
 /// `[network]`
 pub(super) const NETWORK: Schema = &[
     key("routes", Kind::List(&Kind::String, MAX_ROUTES)),
-    later("default-route", Kind::Boolean),
-    later("exclude", Kind::List(&Kind::String, MAX_EXCLUDED)),
+    key("default-route", Kind::Boolean),
+    key("exclude", Kind::List(&Kind::String, MAX_EXCLUDED)),
+    key("ipv6-beside-tunnel", Kind::Boolean),
     key("forward", Kind::Boolean),
-    later("masquerade", Kind::Boolean),
-    later("source-nat", Kind::String),
-    later("bridge", Kind::String),
+    key("masquerade", Kind::Boolean),
+    key("source-nat", Kind::StringOrList(MAX_SOURCE_NAT)),
+    key("bridge", Kind::String),
+    key("dns", Kind::List(&Kind::String, MAX_NAME_SERVERS)),
+    key("dns-search", Kind::List(&Kind::String, MAX_SEARCH_DOMAINS)),
 ];
 
 /// `[[peer]]`

@@ -1,6 +1,7 @@
 //! Every value of the file on its own: of the right type already, read into what it means.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use device::{DeviceName, MAX_NAME, Mode, NameError};
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
+use super::domain::parse_domain;
 use super::endpoint::Endpoint;
 use super::error::{Problems, Quoted};
 use super::prefix::{parse_interface_address, parse_interface_prefix, parse_prefix};
@@ -62,7 +64,15 @@ pub(super) struct LocalDraft {
 pub(super) struct NetworkDraft {
     pub(super) place: Place,
     pub(super) routes: List<IpNet>,
-    pub(super) forward: bool,
+    pub(super) default_route: Option<At<bool>>,
+    pub(super) exclude: List<IpNet>,
+    pub(super) ipv6_beside: Option<At<bool>>,
+    pub(super) forward: Option<At<bool>>,
+    pub(super) masquerade: Option<At<bool>>,
+    pub(super) source_nat: List<IpAddr>,
+    pub(super) bridge: Option<At<DeviceName>>,
+    pub(super) dns: List<IpAddr>,
+    pub(super) dns_search: List<String>,
 }
 
 pub(super) struct PeerDraft {
@@ -113,7 +123,7 @@ fn read_device(section: &Section<'_>, origin: &Origin, problems: &mut Problems<'
             .integer("queues", QUEUES, problems)
             .and_then(|queues| u16::try_from(queues.value).ok())
             .unwrap_or(1),
-        offload: section.boolean("offload").unwrap_or(true),
+        offload: section.boolean("offload").is_none_or(|offload| offload.value),
     }
 }
 
@@ -231,8 +241,22 @@ fn read_network(section: &Section<'_>, problems: &mut Problems<'_>) -> NetworkDr
     NetworkDraft {
         place: section.place.clone(),
         routes: section.list("routes", parse_prefix, problems),
-        forward: section.boolean("forward").unwrap_or(false),
+        default_route: section.boolean("default-route"),
+        exclude: section.list("exclude", parse_prefix, problems),
+        ipv6_beside: section.boolean("ipv6-beside-tunnel"),
+        forward: section.boolean("forward"),
+        masquerade: section.boolean("masquerade"),
+        source_nat: section.one_or_list("source-nat", parse_interface_address, problems),
+        bridge: read_bridge(section, problems),
+        dns: section.list("dns", parse_interface_address, problems),
+        dns_search: section.list("dns-search", parse_domain, problems),
     }
+}
+
+/// The name of a bridge, of which an empty one is none.
+fn read_bridge(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<At<DeviceName>> {
+    section.string("bridge").filter(|bridge| !bridge.value.is_empty())?;
+    section.parsed("bridge", parse_device_name, problems)
 }
 
 fn read_peers(root: &Section<'_>, origin: &Origin, problems: &mut Problems<'_>) -> Vec<PeerDraft> {

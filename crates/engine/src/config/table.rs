@@ -126,8 +126,9 @@ impl<'t> Section<'t> {
         self.value(key).is_some()
     }
 
-    pub(super) fn boolean(&self, key: &str) -> Option<bool> {
-        self.value(key)?.get_ref().as_bool()
+    pub(super) fn boolean(&self, key: &str) -> Option<At<bool>> {
+        let value = self.value(key)?;
+        Some(At { offset: value.span().start, value: value.get_ref().as_bool()? })
     }
 
     pub(super) fn string(&self, key: &str) -> Option<At<&'t str>> {
@@ -186,6 +187,22 @@ impl<'t> Section<'t> {
                 None
             }
         })
+    }
+
+    /// As [`Section::list`], but a string that stands alone is an array of one. An empty one asks for
+    /// nothing.
+    pub(super) fn one_or_list<T, E: Display>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+        problems: &mut Problems<'_>,
+    ) -> List<T> {
+        let Some(At { offset, value }) = self.string(key) else {
+            return self.list(key, parse, problems);
+        };
+        let written = (!value.is_empty()).then_some(1);
+        let item = written.and_then(|_| self.parsed(key, parse, problems));
+        List { offset, written, items: item.into_iter().collect() }
     }
 
     /// An array of which `read` keeps what is right; it reports the rest.
@@ -247,6 +264,9 @@ impl<'t> Section<'t> {
     ) -> bool {
         let offset = value.span().start;
         match (kind, value.get_ref()) {
+            (Kind::StringOrList(most), DeValue::Array(_)) => {
+                self.check_kind(key, Kind::List(&Kind::String, most), value, problems)
+            }
             (Kind::List(_, most), DeValue::Array(array)) if array.len() > most => {
                 let count = array.len();
                 let message = format_args!("{key} has {count} values, which is more than {most}");
@@ -278,6 +298,7 @@ impl Kind {
             Self::Address => value.is_str() || value.is_table(),
             Self::Table => value.is_table(),
             Self::List(..) => value.is_array(),
+            Self::StringOrList(_) => value.is_str() || value.is_array(),
         }
     }
 
@@ -291,6 +312,7 @@ impl Kind {
             Self::Table => "a table",
             Self::List(Self::Table, _) => "an array of tables ([[peer]])",
             Self::List(..) => "an array",
+            Self::StringOrList(_) => "a string or an array",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Whole files: what they mean, and what is wrong with them, to the letter.
 
+mod network;
+
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -94,7 +96,11 @@ fn a_good_file_means_what_it_says() {
             private_key_file: None,
             busy_poll: Some(Duration::from_micros(50)),
         },
-        network: Network { routes: nets(&["203.0.113.0/24", "2001:db8::/32"]), forward: true },
+        network: Network {
+            routes: nets(&["203.0.113.0/24", "2001:db8::/32"]),
+            forward: true,
+            ..Network::default()
+        },
         peers: vec![
             Peer {
                 name: "laptop".to_owned(),
@@ -133,7 +139,7 @@ fn what_is_left_out_has_a_default() {
     );
     assert_eq!(config.local.listen, []);
     assert_eq!(config.local.busy_poll, None);
-    assert_eq!(config.network, Network { routes: vec![], forward: false });
+    assert_eq!(config.network, Network::default());
     assert_eq!(config.peers[0].allowed_ips, nets(&["0.0.0.0/0", "::/0"]));
 }
 
@@ -289,34 +295,20 @@ fn wrong_types_say_what_was_expected_and_found() {
                 "3:17: [network]: default-route: expected true or false, found a string",
             ),
             ("exclude = [{}]", "3:12: [network]: exclude: expected a string, found a table"),
+            (
+                "source-nat = true",
+                "3:14: [network]: source-nat: expected a string or an array, found a boolean",
+            ),
+            (
+                "source-nat = [4]",
+                "3:15: [network]: source-nat: expected a string, found an integer",
+            ),
         ],
     );
 }
 
 #[test]
 fn what_this_version_cannot_do_is_refused_by_name() {
-    refuses(
-        "[network]",
-        &[
-            (
-                "default-route = true",
-                "3:1: [network]: default-route is not supported by this version of adit",
-            ),
-            (
-                "exclude = [\"10.0.0.0/8\"]",
-                "3:1: [network]: exclude is not supported by this version of adit",
-            ),
-            (
-                "masquerade = true",
-                "3:1: [network]: masquerade is not supported by this version of adit",
-            ),
-            (
-                "source-nat = \"192.0.2.42\"",
-                "3:1: [network]: source-nat is not supported by this version of adit",
-            ),
-            ("bridge = \"br0\"", "3:1: [network]: bridge is not supported by this version of adit"),
-        ],
-    );
     refuses(
         "[local]",
         &[
@@ -402,24 +394,6 @@ fn a_wrong_local_side_is_refused() {
             (
                 "busy-poll = \"soon\"",
                 r#"3:13: [local]: busy-poll "soon" is not a duration such as "25s" or "500us""#,
-            ),
-        ],
-    );
-}
-
-#[test]
-fn wrong_routes_are_refused() {
-    refuses(
-        "[network]",
-        &[
-            (
-                "routes = [\"10.0.0.1/8\"]",
-                r#"3:11: [network]: routes "10.0.0.1/8" has host bits set; did you mean "10.0.0.0/8"?"#,
-            ),
-            (
-                "routes = [\"10.0.0.0/8\", \"2001:db8::/32\", \"10.0.0.0/8\"]\n[device]\naddresses = [\"10.0.0.1/32\"]",
-                "3:25: [network]: routes \"2001:db8::/32\" is IPv6, but [device] has no IPv6 address\n\
-                 3:42: [network]: routes \"10.0.0.0/8\" is already used at 3:11",
             ),
         ],
     );
@@ -547,6 +521,19 @@ fn a_list_beyond_its_limit_is_refused() {
             &format!("listen = [{}]", listen.join(", ")),
             "3:10: [local]: listen has 17 values, which is more than 16",
         )],
+    );
+    refuses(
+        "[network]",
+        &[
+            (
+                "dns = ['1.0.0.1', '1.0.0.2', '1.0.0.3', '1.0.0.4', '1.0.0.5', '1.0.0.6', '1.0.0.7', '1.0.0.8', '::1']",
+                "3:7: [network]: dns has 9 values, which is more than 8",
+            ),
+            (
+                "dns-search = ['a', 'b', 'c', 'd', 'e', 'f', 'g']",
+                "3:14: [network]: dns-search has 7 values, which is more than 6",
+            ),
+        ],
     );
 }
 
@@ -696,6 +683,14 @@ fn pieces() -> impl Strategy<Value = String> {
         Just("allowed-ips="),
         Just("keepalive="),
         Just("security="),
+        Just("default-route="),
+        Just("exclude="),
+        Just("source-nat="),
+        Just("masquerade="),
+        Just("forward="),
+        Just("bridge="),
+        Just("dns="),
+        Just("dns-search="),
         Just("peer"),
         Just("."),
         Just("="),
@@ -769,5 +764,15 @@ fn the_examples_of_the_reference_are_good() {
     let (whole, tables) = examples.split_at(2);
     assert_eq!(good(whole[0]).peers.len(), 2);
     assert_eq!(good(whole[1]).peers.len(), 1);
-    assert!(good(&tables.concat()).network.forward);
+    let (network, others): (Vec<_>, Vec<_>) =
+        tables.iter().copied().partition(|table: &&str| table.contains("[network]"));
+    assert_eq!(good(&others.concat()).network, Network::default());
+    for example in network {
+        let addresses = match example.contains("mode = \"tap\"") {
+            true => "",
+            false => "device.addresses = [\"192.0.2.1/24\"]\n",
+        };
+        let text = format!("{addresses}{MINIMAL}{example}");
+        assert_ne!(good(&text).network, Network::default(), "{example}");
+    }
 }
