@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{device, lab, probe, up};
+use crate::commands::{device, doctor, down, lab, probe, up};
 
 /// One network of two machines that can exchange bytes in any way.
 #[derive(Debug, Parser)]
@@ -22,6 +22,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Brings a tunnel up in the foreground; Ctrl-C takes it down and undoes all.
     Up(up::UpArgs),
+    /// Takes a running tunnel down, or undoes what a killed one left.
+    Down(down::DownArgs),
+    /// Tells what keeps packets from passing; changes nothing.
+    Doctor(doctor::DoctorArgs),
     /// Makes, deletes and shows TUN and TAP devices.
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -31,4 +35,7 @@ pub(crate) enum Command {
     /// A source and a sink of numbered UDP packets.
     #[command(subcommand)]
     Probe(probe::ProbeCommand),
+    /// What "adit up" starts to carry packets; nothing to be started by hand.
+    #[command(hide = true)]
+    Worker,
 }

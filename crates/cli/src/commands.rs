@@ -1,9 +1,12 @@
 //! One file a command: its arguments, and what it does with them.
 
 pub(crate) mod device;
+pub(crate) mod doctor;
+pub(crate) mod down;
 pub(crate) mod lab;
 pub(crate) mod probe;
 pub(crate) mod up;
+pub(crate) mod worker;
 
 use crate::args::Command;
 use crate::output::Output;
@@ -12,9 +15,12 @@ use crate::report::{Exit, Failure};
 /// Runs `command` to its end.
 pub(crate) fn run(command: Command, output: &mut Output) -> Result<Exit, Failure> {
     match command {
-        Command::Up(args) => up::run(&args),
+        Command::Up(args) => up::run(&args, output),
+        Command::Down(args) => down::run(&args, output),
+        Command::Doctor(args) => doctor::run(&args, output),
         Command::Device(command) => device::run(command, output),
         Command::Lab(command) => lab::run(command, output),
         Command::Probe(command) => probe::run(command, output),
+        Command::Worker => worker::run(),
     }
 }

@@ -9,7 +9,10 @@ use std::error::Error;
 use std::io;
 
 use ::device::OpenError;
-use engine::tunnel::{AttachError, HostError, UnderlayError};
+use engine::supervisor::{AttachError, HostError, UnderlayError};
+use netlink::journal::JournalError;
+use netlink::plan::{ChangeError, PlanError};
+use netlink::sysctl::SysctlError;
 use transport::udp::BindError;
 
 /// What helps against `error` and its causes, outermost first.
@@ -21,6 +24,37 @@ pub(crate) fn hints(error: &(dyn Error + 'static)) -> Vec<String> {
         next = error.source();
     }
     hints
+}
+
+/// What helps where the host's network cannot be made as it shall be.
+fn host(error: &HostError) -> Option<String> {
+    Some(match error {
+        HostError::Running { tunnel, .. } => format!("\"adit down {tunnel}\" ends it"),
+        HostError::Journal(JournalError::OtherNamespace { path, .. }) => format!(
+            "run \"adit down\" in that namespace, or remove {} if it is gone; RUNTIME_DIRECTORY names \
+             another directory",
+            path.display()
+        ),
+        HostError::Plan(PlanError::RouteTaken { destination, .. }) => {
+            format!("\"ip route show {destination}\" tells more")
+        }
+        HostError::Plan(PlanError::NoWay { endpoint, .. }) => {
+            format!("this host has no route to {endpoint} at the moment")
+        }
+        HostError::Change(ChangeError::NoFilter { .. }) => {
+            "\"modprobe nf_tables\" may help; without forward and masquerade it is not needed"
+                .into()
+        }
+        HostError::Change(ChangeError::Sysctl(SysctlError::Write { key, source, .. }))
+            if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            format!("a container may not set {key}: set it outside, or when the container is made")
+        }
+        error if error.is_not_permitted() => {
+            "this needs CAP_NET_ADMIN: run as root, or on a device that is set up already".into()
+        }
+        _ => return None,
+    })
 }
 
 /// What helps against `error` alone.
@@ -42,10 +76,5 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
             _ => None,
         };
     }
-    match error.downcast_ref::<HostError>() {
-        Some(error) if error.is_not_permitted() => Some(
-            "this needs CAP_NET_ADMIN: run as root, or on a device that is set up already".into(),
-        ),
-        _ => None,
-    }
+    error.downcast_ref().and_then(host)
 }

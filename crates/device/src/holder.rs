@@ -9,6 +9,9 @@
 //! but to ask it is to duplicate it, and that keeps a device in use that its owner closes. (So does
 //! the kernel while it prints the line, for some microseconds.)
 //!
+//! A process that was handed the descriptor by its parent, which keeps it, is not counted: who looks for the one to
+//! talk to wants the parent.
+//!
 //! Only processes of the same user are visible without privilege.
 
 use std::fmt;
@@ -52,7 +55,23 @@ pub fn holders() -> Vec<(String, Holder)> {
         .collect();
     found.sort();
     found.dedup();
+    let held: Vec<(String, u32)> =
+        found.iter().map(|(device, holder)| (device.clone(), holder.pid)).collect();
+    found.retain(|(device, holder)| {
+        parent_of(holder.pid).is_none_or(|parent| !held.contains(&(device.clone(), parent)))
+    });
     found
+}
+
+/// The parent of a process, if that is visible: the field after the state in proc_pid_stat(5).
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parent_in(&String::from_utf8_lossy(&stat))
+}
+
+fn parent_in(stat: &str) -> Option<u32> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// The devices that the process with the directory `process` holds, if it is in namespace `here`.
@@ -121,5 +140,12 @@ mod tests {
     fn a_descriptor_without_device_is_not_attached() {
         assert_eq!(interface_line("pos:\t0\niff:\t\n"), None);
         assert_eq!(interface_line("pos:\t0\nflags:\t02\n"), None);
+    }
+
+    #[test]
+    fn the_parent_is_found_behind_any_name() {
+        assert_eq!(parent_in("42 (a) b) 7 ) S 17 42 0 0"), Some(17));
+        assert_eq!(parent_in("42 (adit) S"), None);
+        assert_eq!(parent_in(""), None);
     }
 }

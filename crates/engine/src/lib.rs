@@ -1,30 +1,30 @@
 //! The running tunnel: the only place that waits.
 //!
+//! A tunnel is two processes: the supervisor, which has privilege, and the worker, which faces the network.
+//!
 //! - [`config`]: a file becomes a configuration that cannot be wrong.
-//! - [`tunnel`]: a configuration becomes a running tunnel, until a signal ends it.
-//! - `worker`: a thread that serves lanes; `lane`: one direction of packets, from one source.
-//! - `egress`, `ingress`: the two kinds of lane, from the device to the wire and back.
-//! - `attachment`: the device that a tunnel has at the moment, with its workers.
-//! - `host`: what the tunnel needs of the host's network, applied and undone.
-//! - `underlay`: which sockets there are, how peers are reached, and how large packets may be.
+//! - [`supervisor`]: a configuration becomes a running tunnel, until a signal ends it.
+//! - [`worker`]: the process that carries packets, and gives up everything else first.
+//! - `channel`: what the two tell each other.
+//! - [`down`]: a tunnel is ended from outside, or cleaned up after.
+//! - [`doctor`]: what keeps packets from passing on a host, which it only looks at.
+//! - [`runtime`]: where running tunnels keep what others may want to know.
 //! - [`metrics`]: counters of packets, octets and drops.
-//! - `stop`, [`signal`]: how it ends.
+//! - `poll`, [`signal`]: what is waited for.
 
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod doctor;
+pub mod down;
 pub mod metrics;
+pub mod runtime;
 pub mod signal;
-pub mod tunnel;
+pub mod supervisor;
+pub mod worker;
 
-mod attachment;
-mod egress;
-mod host;
-mod ingress;
-mod lane;
-mod notice;
-mod stop;
-mod underlay;
-mod worker;
+mod channel;
+mod poll;
+mod with_causes;
 
-pub use attachment::observe;
+pub use supervisor::observe;

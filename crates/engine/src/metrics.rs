@@ -1,6 +1,6 @@
 //! Counters of packets, octets and drops.
 //!
-//! Each worker has [`Counters`] of its own on cache lines of their own, which it alone writes: an
+//! Each lane has [`Counters`] of its own on cache lines of their own, which it alone writes: an
 //! addition is a plain load and store, without a locked instruction. Readers may see a packet
 //! counted before its octets; nobody needs more.
 
@@ -9,8 +9,9 @@ use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use proto::DropReason;
+use serde::{Deserialize, Serialize};
 
-/// The counters of one worker. Aligned to two cache lines, since processors prefetch lines in pairs.
+/// The counters of one lane. Aligned to two cache lines, since processors prefetch lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Counters {
@@ -30,14 +31,14 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts `packets` carried, of `octets` together. Only the worker that owns the counters calls this.
+    /// Counts `packets` carried, of `octets` together. Only the lane that owns the counters calls this.
     #[inline]
     pub(crate) fn carried(&self, packets: usize, octets: usize) {
         add(&self.packets, packets);
         add(&self.octets, octets);
     }
 
-    /// Counts dropped packets. Only the worker that owns the counters calls this.
+    /// Counts dropped packets. Only the lane that owns the counters calls this.
     #[inline]
     pub(crate) fn dropped(&self, reason: DropReason, packets: usize) {
         add(&self.drops[reason.index()], packets);
@@ -59,7 +60,7 @@ fn add(counter: &AtomicU64, count: usize) {
 }
 
 /// What was carried in one direction, and what was not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Inner packets, each segment counted.
     pub packets: u64,
@@ -77,11 +78,28 @@ impl Traffic {
 
 impl AddAssign<&Self> for Traffic {
     fn add_assign(&mut self, other: &Self) {
-        self.packets += other.packets;
-        self.octets += other.octets;
+        // What another process says is not beyond doubt, so nothing is added that does not fit.
+        self.packets = self.packets.saturating_add(other.packets);
+        self.octets = self.octets.saturating_add(other.octets);
         for (sum, drops) in self.drops.iter_mut().zip(other.drops) {
-            *sum += drops;
+            *sum = sum.saturating_add(drops);
         }
+    }
+}
+
+/// What was carried both ways.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// To the peers.
+    pub out: Traffic,
+    /// From the peers.
+    pub back: Traffic,
+}
+
+impl AddAssign<&Self> for Totals {
+    fn add_assign(&mut self, other: &Self) {
+        self.out += &other.out;
+        self.back += &other.back;
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::group::SEGMENTS;
 use super::recv::RecvBatch;
@@ -105,6 +105,27 @@ impl UdpSocket {
             bind(fd.as_fd(), address).map_err(|source| BindError::Bind { address, source })?;
         let segments = AtomicUsize::new(if segmentation { SEGMENTS } else { 1 });
         Ok(Self { fd, local, segments, coalescing })
+    }
+
+    /// Takes over the descriptor of a socket that another process has bound and handed on.
+    ///
+    /// What the kernel granted to it, [`Self::segmentation`] and [`Self::coalescing`], must be said, since not every
+    /// kernel can be asked.
+    ///
+    /// # Errors
+    ///
+    /// When it is no UDP socket, or not bound to an address.
+    pub fn from_descriptor(
+        descriptor: OwnedFd,
+        segmentation: bool,
+        coalescing: bool,
+    ) -> io::Result<Self> {
+        if sockopt::socket_protocol(&descriptor)? != Some(ipproto::UDP) {
+            return Err(Errno::PROTOTYPE.into());
+        }
+        let local = rustix::net::getsockname(&descriptor)?.try_into()?;
+        let segments = AtomicUsize::new(if segmentation { SEGMENTS } else { 1 });
+        Ok(Self { fd: descriptor, local, segments, coalescing })
     }
 
     /// The address and port that the socket is bound to.
@@ -251,6 +272,26 @@ mod tests {
         let outcome = send(&sender, &receiver, &[200, 200, 30]);
         assert_eq!((outcome.sent, outcome.dropped), (3, 0));
         assert_eq!(receive(&receiver), [200, 200, 30]);
+    }
+
+    #[test]
+    fn a_socket_that_was_handed_on_serves_as_before() {
+        let (sender, receiver) = (loopback(), loopback());
+        let handed_on = receiver.as_fd().try_clone_to_owned().unwrap();
+        let receiver = UdpSocket::from_descriptor(handed_on, true, receiver.coalescing()).unwrap();
+        assert_eq!(send(&sender, &receiver, &[300, 300, 200]).sent, 3);
+        assert_eq!(receive(&receiver), [300, 300, 200]);
+        assert!(receiver.segmentation());
+    }
+
+    #[test]
+    fn what_is_no_udp_socket_is_not_taken_over() {
+        let tcp = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let refused = UdpSocket::from_descriptor(tcp.into(), true, true).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EPROTOTYPE));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let refused = UdpSocket::from_descriptor(file.into(), true, true).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOTSOCK));
     }
 
     #[test]

@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_check_is_marked_in_words_or_signs_and_coloured_only_if_asked() {
-        let check = Check { name: "it holds", passed: true, evidence: "seen".to_owned() };
+        let check =
+            Check { name: "it holds".to_owned(), passed: true, evidence: "seen".to_owned() };
         assert_eq!(check_line(&check, 10, PLAIN), "  ok     it holds    seen");
         let signs = Style { terminal: true, colours: false };
         assert_eq!(check_line(&check, 8, signs), "  ✓ it holds  seen");

@@ -1,0 +1,352 @@
+//! A worker, as the supervisor sees it: a child process that carries packets, and that may die at any time.
+//!
+//! # Theory of operation
+//!
+//! A worker is the same program (`/proc/self/exe`, which stays the same when the file is replaced), started with
+//! one end of a channel as its standard input. It gets an environment of its own, since it shall know nothing that it does
+//! not need, and a process group of its own, so that Ctrl-C reaches the supervisor alone.
+//!
+//! Nothing that a worker does can hold the supervisor up for longer than a deadline, and nothing that it says is taken
+//! on trust: [`Carrier::take`] hands out only messages that make sense, with text that is fit for a terminal. A worker
+//! that says anything else is killed.
+//!
+//! The kernel kills a worker with the *thread* that has started it, so that has to be the one that lives as long
+//! as the supervisor.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tracing::level_filters::LevelFilter;
+
+use crate::channel::message::{Confinement, Ending, PeerEntry, Setup, ToSupervisor, ToWorker};
+use crate::channel::{self, Arrival, Channel, ChannelError};
+use crate::metrics::Totals;
+use crate::worker::confine::ENVIRONMENT;
+
+/// This program, also when its file was replaced or deleted meanwhile.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// How long a worker may take to start.
+const START: Duration = Duration::from_secs(5);
+
+/// How long a worker that has hung up may take to end, and how often that is looked at.
+const END: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(1));
+
+/// The most characters of a text that are passed on.
+const TEXT: usize = 512;
+
+/// A worker cannot be started.
+#[derive(Debug, Error)]
+pub(crate) enum StartError {
+    /// There is no process.
+    #[error("start a worker")]
+    Spawn(#[source] io::Error),
+    /// It does not take its setup.
+    #[error("set a worker up")]
+    Channel(#[from] ChannelError),
+    /// The device was deleted meanwhile.
+    #[error("the device is gone")]
+    DeviceGone,
+    /// It could not do what it was told.
+    #[error("the worker cannot work: {0}")]
+    Failed(String),
+    /// It has ended.
+    #[error("the worker ended: {0}")]
+    Died(Death),
+    /// It does not say that it has started.
+    #[error("the worker does not start")]
+    Slow,
+}
+
+/// How a worker has ended by itself.
+#[derive(Clone, Debug)]
+pub(crate) enum Death {
+    /// The process ended.
+    Ended(ExitStatus),
+    /// It was killed for what it said.
+    Misbehaved(String),
+    /// The kernel cannot say.
+    Unknown(String),
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(status) if status.signal() == Some(libc::SIGSYS) => {
+                formatter.write_str("it made a system call that it may not make (SIGSYS)")
+            }
+            Self::Ended(status) => status.fmt(formatter),
+            Self::Misbehaved(what) => write!(formatter, "it was killed, since it sent {what}"),
+            Self::Unknown(why) => formatter.write_str(why),
+        }
+    }
+}
+
+/// A worker that has started; dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    child: Child,
+    channel: Channel<OwnedFd>,
+    peers: usize,
+    sockets: usize,
+    since: Instant,
+    /// What came while something else was waited for.
+    waiting: Vec<ToSupervisor>,
+    confinement: Confinement,
+    /// What it has carried, as far as it was asked.
+    totals: Totals,
+    death: Option<Death>,
+}
+
+impl Carrier {
+    /// Starts a worker, and returns when it carries packets.
+    ///
+    /// `descriptors` are those of the device's queues, then those of the sockets.
+    pub(crate) fn start(setup: Setup, descriptors: &[BorrowedFd<'_>]) -> Result<Self, StartError> {
+        let (channel, there) = channel::pair().map_err(StartError::Spawn)?;
+        let mut carrier = Self {
+            child: command(there).spawn().map_err(StartError::Spawn)?,
+            channel,
+            peers: setup.peers.len(),
+            sockets: setup.sockets.len(),
+            since: Instant::now(),
+            waiting: Vec::new(),
+            confinement: Confinement::default(),
+            totals: Totals::default(),
+            death: None,
+        };
+        let sent = carrier.channel.send_with(&ToWorker::Setup(Box::new(setup)), descriptors);
+        // A worker that has died meanwhile is told of below.
+        if !matches!(sent, Err(ChannelError::Io { .. })) {
+            sent?;
+        }
+        carrier.await_start(Instant::now() + START)?;
+        Ok(carrier)
+    }
+
+    /// How long ago it was started.
+    pub(crate) fn life(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// What it could not confine itself by.
+    pub(crate) fn confinement(&self) -> &Confinement {
+        &self.confinement
+    }
+
+    /// What it has carried, when it was last asked.
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Whether [`Self::take`] has something, although the descriptor may not be readable.
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// What it has to say: paths that it learned, and why it ends. An error when it has ended, and everything
+    /// that it said is taken.
+    pub(crate) fn take(&mut self) -> Result<Vec<ToSupervisor>, Death> {
+        if self.has_messages() {
+            return Ok(std::mem::take(&mut self.waiting));
+        }
+        if let Some(death) = &self.death {
+            return Err(death.clone());
+        }
+        match self.receive() {
+            Ok((Arrival::End, messages)) if messages.is_empty() => Err(self.bury()),
+            Ok((_, messages)) => Ok(messages),
+            Err(error) => {
+                let death = Death::Misbehaved(error.to_string());
+                self.kill();
+                Err(self.death.insert(death).clone())
+            }
+        }
+    }
+
+    /// Replaces the peers.
+    pub(crate) fn send_peers(&mut self, peers: Vec<PeerEntry>) -> Result<(), ChannelError> {
+        self.peers = peers.len();
+        self.channel.send(&ToWorker::Peers(peers))
+    }
+
+    /// Asks what it has carried; none if it does not answer in time.
+    pub(crate) fn report(&mut self, deadline: Instant) -> Option<Totals> {
+        self.channel.send(&ToWorker::Report).ok()?;
+        self.await_totals(deadline)
+    }
+
+    /// Ends it, if need be by force when the deadline has passed; returns what it has carried.
+    pub(crate) fn stop(mut self, deadline: Instant) -> Totals {
+        if self.channel.send(&ToWorker::Stop).is_ok() && self.await_totals(deadline).is_some() {
+            self.bury();
+        }
+        std::mem::take(&mut self.totals)
+    }
+
+    fn await_start(&mut self, deadline: Instant) -> Result<(), StartError> {
+        while self.channel.wait(deadline)? {
+            let mut messages = self.take().map_err(StartError::Died)?.into_iter();
+            while let Some(message) = messages.next() {
+                match message {
+                    ToSupervisor::Started => {
+                        self.waiting.extend(messages);
+                        return Ok(());
+                    }
+                    ToSupervisor::Ended(Ending::DeviceGone) => return Err(StartError::DeviceGone),
+                    ToSupervisor::Ended(Ending::Failed { text }) => {
+                        return Err(StartError::Failed(text));
+                    }
+                    // There is nothing else to do before the start.
+                    _ => {}
+                }
+            }
+        }
+        Err(StartError::Slow)
+    }
+
+    fn await_totals(&mut self, deadline: Instant) -> Option<Totals> {
+        let mut others = std::mem::take(&mut self.waiting);
+        let mut totals = None;
+        while totals.is_none() && matches!(self.channel.wait(deadline), Ok(true)) {
+            let Ok(messages) = self.take() else { break };
+            for message in messages {
+                match message {
+                    ToSupervisor::Traffic(traffic) => totals = Some(traffic),
+                    other => others.push(other),
+                }
+            }
+        }
+        self.waiting = others;
+        totals
+    }
+
+    /// The messages that have come, each of them understood.
+    fn receive(&mut self) -> Result<(Arrival, Vec<ToSupervisor>), Misbehaviour> {
+        let arrival = self.channel.receive()?;
+        let mut messages = Vec::new();
+        while let Some(message) = self.channel.take()? {
+            messages.push(self.judge(message)?);
+        }
+        Ok((arrival, messages))
+    }
+
+    /// Remembers what concerns the worker alone, and refuses what cannot be.
+    fn judge(&mut self, message: ToSupervisor) -> Result<ToSupervisor, Misbehaviour> {
+        Ok(match message {
+            ToSupervisor::Confined(confinement) => {
+                let missing = confinement.missing.iter().map(|text| legible(text)).collect();
+                let still_root = confinement.still_root.as_deref().map(legible);
+                self.confinement = Confinement { still_root, missing };
+                ToSupervisor::Confined(self.confinement.clone())
+            }
+            ToSupervisor::Traffic(totals) => {
+                self.totals = totals.clone();
+                ToSupervisor::Traffic(totals)
+            }
+            ToSupervisor::PathLearned { peer, path } => {
+                if usize::from(peer) >= self.peers || path.socket() >= self.sockets {
+                    return Err(Misbehaviour::Path);
+                }
+                ToSupervisor::PathLearned { peer, path }
+            }
+            ToSupervisor::Ended(Ending::Failed { text }) => {
+                ToSupervisor::Ended(Ending::Failed { text: legible(&text) })
+            }
+            ToSupervisor::Started | ToSupervisor::Ended(Ending::DeviceGone) => message,
+        })
+    }
+
+    /// Waits for the end of a worker that has hung up, and kills it if that does not come; how it ended.
+    fn bury(&mut self) -> Death {
+        let deadline = Instant::now() + END.0;
+        let death = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break Death::Ended(status),
+                Ok(None) if Instant::now() < deadline => thread::sleep(END.1),
+                Ok(None) => break self.kill(),
+                Err(error) => break Death::Unknown(error.to_string()),
+            }
+        };
+        self.death.insert(death).clone()
+    }
+
+    fn kill(&mut self) -> Death {
+        // Fails only if it has ended and is waited for already.
+        let _ = self.child.kill();
+        match self.child.wait() {
+            Ok(status) => Death::Ended(status),
+            Err(error) => Death::Unknown(error.to_string()),
+        }
+    }
+}
+
+impl AsFd for Carrier {
+    /// Readable when [`Carrier::take`] has something.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A worker says what none says.
+#[derive(Debug, Error)]
+enum Misbehaviour {
+    #[error("what cannot be understood ({0})")]
+    Channel(#[from] ChannelError),
+    #[error("a path of a peer or over a socket that there is not")]
+    Path,
+}
+
+fn command(stdin: OwnedFd) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg0("adit").args(verbosity()).arg("worker");
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::null()).stderr(Stdio::inherit());
+    command.current_dir("/").process_group(0).env_clear().envs(ENVIRONMENT);
+    command
+}
+
+/// The argument by which a worker says as much as the supervisor.
+fn verbosity() -> Option<&'static str> {
+    match LevelFilter::current() {
+        LevelFilter::DEBUG => Some("-v"),
+        LevelFilter::TRACE => Some("-vv"),
+        _ => None,
+    }
+}
+
+/// The beginning of `text`, without what a terminal would obey.
+fn legible(text: &str) -> String {
+    let replaced = text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char });
+    replaced.take(TEXT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_worker_cannot_command_a_terminal() {
+        assert_eq!(legible("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
+        assert_eq!(legible(&"x".repeat(10_000)).len(), TEXT);
+    }
+
+    #[test]
+    fn a_death_is_told_by_its_signal_or_status() {
+        let told = |raw| Death::Ended(ExitStatus::from_raw(raw)).to_string();
+        assert_eq!(told(libc::SIGKILL), "signal: 9 (SIGKILL)");
+        assert_eq!(told(3 << 8), "exit status: 3");
+        assert_eq!(told(libc::SIGSYS), "it made a system call that it may not make (SIGSYS)");
+    }
+}

@@ -1,0 +1,296 @@
+//! The worker: the process that faces the network.
+//!
+//! # Theory of operation
+//!
+//! The supervisor starts a worker for a device, and another one when that has died. A worker gets everything that it
+//! needs over its standard input, a socket ([`channel`](crate::channel)): what to do, the queues of the device and
+//! the UDP sockets. It has no privilege, and needs none:
+//!
+//! 1. It confines itself, while it has one thread and no descriptors ([`confine`]).
+//! 2. It receives its setup and the descriptors.
+//! 3. It makes lanes and a thread for each queue ([`crew`]); these wait at a gate.
+//! 4. It gives the system calls up that are not needed any more, for all threads at once.
+//! 5. It opens the gate, says that it has started, and serves the channel until it is told to stop.
+//!
+//! | event | what happens |
+//! |---|---|
+//! | `Stop` | the threads end, what they carried is told, the process ends |
+//! | the channel ends: the supervisor is gone | the process ends at once, and with it the device |
+//! | a thread ends by itself | why is told, and the process ends |
+//! | a first sender | its path is told, so that the next worker knows it |
+
+pub(crate) mod confine;
+mod crew;
+mod egress;
+mod ingress;
+pub(crate) mod lane;
+mod notice;
+mod stop;
+mod thread;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use proto::{Peer, PeerIndex, PeerTable};
+use rustix::event::{PollFd, PollFlags};
+use thiserror::Error;
+
+use self::crew::{Crew, CrewError};
+use self::lane::Ended;
+use self::notice::{Notice, Notices};
+use crate::channel::message::{Ending, PathEntry, PeerEntry, Setup, ToSupervisor, ToWorker};
+use crate::channel::{self, Arrival, Channel, ChannelError};
+use crate::poll::poll_until;
+
+/// The name of the process in ps(1) and top(1).
+const NAME: &std::ffi::CStr = c"adit-worker";
+
+/// A process cannot be a worker, or not any longer.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// Nobody but a supervisor can start a worker.
+    #[error("start a worker: standard input is not the supervisor's socket")]
+    NotStarted,
+    /// The supervisor cannot be understood.
+    #[error("serve the supervisor")]
+    Channel(#[source] io::Error),
+    /// Waiting failed.
+    #[error("wait for events")]
+    Wait(#[source] io::Error),
+}
+
+/// How a worker came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The supervisor asked for it, or is gone.
+    Asked,
+    /// It could not go on; the supervisor knows why.
+    ByItself,
+}
+
+/// Is a worker, for the supervisor at the other end of standard input.
+///
+/// # Errors
+///
+/// When standard input is not that, or the supervisor says what cannot be understood.
+pub fn run() -> Result<Exit, WorkerError> {
+    let stdin = rustix::stdio::stdin();
+    if !channel::is_channel(stdin) {
+        return Err(WorkerError::NotStarted);
+    }
+    match serve(Channel::of_worker(stdin)) {
+        // Who cannot be reached is gone.
+        Err(Failure::Channel(ChannelError::Io { .. })) => Ok(Exit::Asked),
+        Err(Failure::Channel(error)) => Err(WorkerError::Channel(io::Error::other(error))),
+        Err(Failure::Wait(error)) => Err(WorkerError::Wait(error)),
+        Ok(exit) => Ok(exit),
+    }
+}
+
+enum Failure {
+    Channel(ChannelError),
+    Wait(io::Error),
+}
+
+impl From<ChannelError> for Failure {
+    fn from(error: ChannelError) -> Self {
+        Self::Channel(error)
+    }
+}
+
+fn serve(mut channel: Channel<BorrowedFd<'static>>) -> Result<Exit, Failure> {
+    // Only what is shown to people; the kernel calls it "exe" otherwise.
+    let _ = rustix::thread::set_name(NAME);
+    let mut confinement = confine::privileges();
+    let Some((setup, descriptors)) = await_setup(&mut channel)? else { return Ok(Exit::Asked) };
+    let notices = Arc::new(Notices::new().map_err(Failure::Wait)?);
+    let peers = Arc::new(ArcSwap::from_pointee(PeerEntry::table(setup.peers.clone())));
+    let crew = match Crew::gather(&setup, descriptors, &peers, &notices) {
+        Ok(crew) => crew,
+        Err(error) => return end(&channel, ending(error)),
+    };
+    if let Err(error) = confine::system_calls() {
+        confinement.missing.push(format!("system calls: {error}"));
+    }
+    channel.send(&ToSupervisor::Confined(confinement))?;
+    let waiting = without_path(&peers.load());
+    crew.begin();
+    channel.send(&ToSupervisor::Started)?;
+    Worker { channel, crew, peers, notices, waiting }.run()
+}
+
+/// The first message, with its descriptors; none if the supervisor is gone or takes too long.
+fn await_setup(
+    channel: &mut Channel<BorrowedFd<'static>>,
+) -> Result<Option<(Setup, Vec<OwnedFd>)>, ChannelError> {
+    let deadline = Instant::now() + channel::PATIENCE;
+    loop {
+        if !channel.wait(deadline)? || channel.receive_descriptors()? == Arrival::End {
+            return Ok(None);
+        }
+        match channel.take()? {
+            Some(ToWorker::Setup(setup)) => {
+                let count = setup.queues.saturating_add(setup.sockets.len());
+                let descriptors = channel.take_descriptors(count);
+                return Ok(descriptors.map(|descriptors| (*setup, descriptors)));
+            }
+            Some(_) => return Ok(None),
+            None => {}
+        }
+    }
+}
+
+/// Tells why the worker ends by itself.
+fn end(channel: &Channel<BorrowedFd<'static>>, ending: Ending) -> Result<Exit, Failure> {
+    channel.send(&ToSupervisor::Ended(ending))?;
+    Ok(Exit::ByItself)
+}
+
+fn ending(error: CrewError) -> Ending {
+    match error {
+        CrewError::DeviceGone => Ending::DeviceGone,
+        CrewError::Failed { operation, cause } => {
+            Ending::Failed { text: format!("{operation}: {cause}") }
+        }
+    }
+}
+
+/// The places of the peers that wait for a first sender.
+fn without_path(table: &PeerTable) -> BTreeSet<u16> {
+    (0..).zip(table.peers()).filter(|(_, peer)| peer.path.is_none()).map(|(at, _)| at).collect()
+}
+
+/// A worker that carries packets.
+struct Worker {
+    channel: Channel<BorrowedFd<'static>>,
+    crew: Crew,
+    peers: Arc<ArcSwap<PeerTable>>,
+    notices: Arc<Notices>,
+    /// Peers of which the supervisor knows no path.
+    waiting: BTreeSet<u16>,
+}
+
+impl Worker {
+    fn run(mut self) -> Result<Exit, Failure> {
+        loop {
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.notices.event.as_fd(), PollFlags::IN),
+            ];
+            poll_until(&mut fds, None).map_err(Failure::Wait)?;
+            let [told, noticed] = fds.map(|fd| !fd.revents().is_empty());
+            // Notices first, so that what happened before a report is told before it.
+            if noticed && let Some(exit) = self.handle_notices()? {
+                return Ok(exit);
+            }
+            if told && let Some(exit) = self.handle_messages()? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Does what the supervisor says; whether that is to end.
+    fn handle_messages(&mut self) -> Result<Option<Exit>, Failure> {
+        let arrival = self.channel.receive()?;
+        while let Some(message) = self.channel.take()? {
+            match message {
+                // A device has one worker, and a worker one device.
+                ToWorker::Setup(_) => {}
+                ToWorker::Peers(entries) => self.replace_peers(entries),
+                ToWorker::Report => self.tell_traffic()?,
+                ToWorker::Stop => {
+                    self.crew.stop();
+                    self.tell_traffic()?;
+                    return Ok(Some(Exit::Asked));
+                }
+            }
+        }
+        Ok((arrival == Arrival::End).then_some(Exit::Asked))
+    }
+
+    /// Tells what the threads have noticed; whether the worker ends.
+    fn handle_notices(&mut self) -> Result<Option<Exit>, Failure> {
+        let notices = self.notices.take();
+        if notices.contains(&Notice::PathLearned) {
+            self.tell_paths()?;
+        }
+        let Some(ended) = self.crew.ended() else { return Ok(None) };
+        self.crew.stop();
+        self.tell_traffic()?;
+        let ending = match ended {
+            Ended::Stopped => return Ok(Some(Exit::Asked)),
+            Ended::DeviceGone => Ending::DeviceGone,
+            Ended::Failed(error) => Ending::Failed { text: error.to_string() },
+        };
+        end(&self.channel, ending).map(Some)
+    }
+
+    fn tell_traffic(&self) -> Result<(), ChannelError> {
+        self.channel.send(&ToSupervisor::Traffic(self.crew.totals()))
+    }
+
+    /// Tells the paths of peers that had none.
+    fn tell_paths(&mut self) -> Result<(), ChannelError> {
+        let table = self.peers.load();
+        for peer in self.waiting.clone() {
+            if let Some(&path) = table.path(PeerIndex(peer)) {
+                let path = PathEntry::from(path);
+                self.channel.send(&ToSupervisor::PathLearned { peer, path })?;
+                self.waiting.remove(&peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes other peers.
+    fn replace_peers(&mut self, entries: Vec<PeerEntry>) {
+        let entries: Vec<Peer> = entries.into_iter().map(Peer::from).collect();
+        self.peers.rcu(|table| with_paths_of(table, entries.clone()));
+        self.waiting = without_path(&self.peers.load());
+    }
+}
+
+/// The table of `peers`, in which those without a path have the one that `known` has.
+///
+/// A first sender may have come while the table was on its way.
+fn with_paths_of(known: &PeerTable, mut peers: Vec<Peer>) -> PeerTable {
+    for peer in peers.iter_mut().filter(|peer| peer.path.is_none()) {
+        let same = known.peers().iter().find(|known| known.name == peer.name);
+        peer.path = same.and_then(|known| known.path);
+    }
+    PeerTable::new(peers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::{Path, SocketIndex};
+
+    fn peer(name: &str, remote: Option<&str>) -> Peer {
+        let path = remote.map(|remote| Path {
+            socket: SocketIndex(0),
+            remote: remote.parse().unwrap(),
+            local: None,
+        });
+        Peer { name: name.into(), path, allowed_ips: Vec::new() }
+    }
+
+    #[test]
+    fn a_first_sender_stays_known_when_the_peers_are_replaced() {
+        let known = PeerTable::new(vec![peer("b", Some("10.0.0.2:1")), peer("c", None)]);
+        let table = with_paths_of(&known, vec![peer("d", None), peer("b", None)]);
+        assert_eq!(table.peers(), [peer("d", None), peer("b", Some("10.0.0.2:1"))]);
+        assert_eq!(without_path(&table), BTreeSet::from([0]));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_given_counts_more_than_one_that_was_learned() {
+        let known = PeerTable::new(vec![peer("b", Some("10.0.0.2:1"))]);
+        let table = with_paths_of(&known, vec![peer("b", Some("10.0.0.9:9"))]);
+        assert_eq!(table.peers(), [peer("b", Some("10.0.0.9:9"))]);
+    }
+}

@@ -1,0 +1,134 @@
+//! A worker gives up what it does not need.
+//!
+//! # Theory of operation
+//!
+//! Whoever takes a worker over, by a flaw in how it reads what the network sends, shall find a process that can carry
+//! packets of this tunnel and nothing else. Several walls stand one behind the other, since each of
+//! them may be missing on some kernel or in some container:
+//!
+//! | wall | what it keeps from the worker | needs |
+//! |---|---|---|
+//! | user and groups | files and processes of others | to start as root, and other users to be mapped |
+//! | capabilities | the host's network, raw sockets | nothing |
+//! | no new privileges | programs with the set-user-ID bit | nothing |
+//! | not dumpable | being traced by other processes of its user, core files | nothing |
+//! | landlock(7) | files at all, TCP, signals and abstract sockets to others | Linux 5.13, 6.7, 6.12 |
+//! | seccomp(2) | most system calls ([`filter`]) | x86-64, AArch64, RISC-V |
+//!
+//! Besides, the kernel kills the worker when the supervisor dies; it forgets that when the user
+//! changes, so that comes after. The descriptors that the worker has stay as they are: what they were opened
+//! for, the kernel has allowed already.
+//!
+//! The order matters: dropping bounding capabilities and changing the user need capabilities, and landlock and
+//! seccomp without privilege need *no new privileges*. What cannot be applied is told, and is no reason to end.
+
+mod filter;
+mod user;
+
+use std::fs;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
+};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::channel::message::Confinement;
+
+pub(super) use self::filter::apply as system_calls;
+
+/// What a worker needs in its environment.
+///
+/// glibc gives every thread a heap of its own, and when it shrinks one for the first time, it opens a file to
+/// find out how (`check_may_shrink_heap` in malloc/arena.c). One heap for all is the one that grows by brk(2), without
+/// that question. Nothing is allocated where speed counts.
+pub(crate) const ENVIRONMENT: [(&str, &str); 1] = [("MALLOC_ARENA_MAX", "1")];
+
+/// The newest version of landlock whose restrictions are asked for; an older kernel gives what it has.
+const LANDLOCK: ABI = ABI::V6;
+
+/// Puts up every wall but the last one. The process must have one thread, and no descriptors but the standard ones.
+pub(super) fn privileges() -> Confinement {
+    let mut confinement = Confinement::default();
+    let missing = &mut confinement.missing;
+    let inherited = inherited();
+    if !inherited.is_empty() {
+        missing.push(format!("descriptors: it has got {} from outside", inherited.join(", ")));
+    }
+    note(missing, "bounding capabilities", drop_bounding_set());
+    note(missing, "ambient capabilities", rustix::thread::clear_ambient_capability_set());
+    match user::change() {
+        Ok(()) => {}
+        Err(user::Refusal::Unmapped) => {
+            missing.push("another user: this user namespace has none".into());
+        }
+        Err(user::Refusal::Failed(error)) => confinement.still_root = Some(error.to_string()),
+    }
+    note(missing, "capabilities", drop_capabilities());
+    note(missing, "no new privileges", rustix::thread::set_no_new_privs(true));
+    let not_dumpable = DumpableBehavior::NotDumpable;
+    note(missing, "not dumpable", rustix::process::set_dumpable_behavior(not_dumpable));
+    let death = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    note(missing, "death with the supervisor", death);
+    match restrict_files() {
+        Ok(RulesetStatus::FullyEnforced) => {}
+        Ok(RulesetStatus::PartiallyEnforced) => missing.push("a part of landlock".into()),
+        Ok(RulesetStatus::NotEnforced) => missing.push("landlock: not in this kernel".into()),
+        Err(error) => missing.push(format!("landlock: {error}")),
+    }
+    confinement
+}
+
+/// Descriptors that came through the supervisor from whoever has started that, open for programs to come.
+fn inherited() -> Vec<String> {
+    // The one by which the directory is read is not there any more when its link is read.
+    let numbers = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let paths: Vec<_> = numbers.map(|number| number.path()).collect();
+    paths
+        .iter()
+        .filter(|path| fs::read_link(path).is_ok())
+        .filter_map(|path| path.file_name()?.to_str())
+        .filter(|number| !matches!(*number, "0" | "1" | "2"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn note(missing: &mut Vec<String>, wall: &str, result: Result<(), Errno>) {
+    if let Err(error) = result {
+        missing.push(format!("{wall}: {error}"));
+    }
+}
+
+/// Gives up to get capabilities from a program; without privilege there are none to give up.
+fn drop_bounding_set() -> Result<(), Errno> {
+    if !rustix::thread::capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
+        return Ok(());
+    }
+    for number in 0..u64::BITS {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(
+            1 << number,
+        )) {
+            // Beyond the last one that this kernel knows.
+            Err(Errno::INVAL) => break,
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn drop_capabilities() -> Result<(), Errno> {
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets)
+}
+
+/// No file, no TCP, no signal and no abstract socket to others: there is no rule that allows any.
+fn restrict_files() -> Result<RulesetStatus, RulesetError> {
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK))?
+        .handle_access(AccessNet::from_all(LANDLOCK))?
+        .scope(Scope::from_all(LANDLOCK))?
+        .create()?;
+    Ok(ruleset.restrict_self()?.ruleset)
+}

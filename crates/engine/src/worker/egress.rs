@@ -1,0 +1,157 @@
+//! The egress lane: from a device queue to the wire.
+//!
+//! # Theory of operation
+//!
+//! One lane a queue, run to completion. One read yields one packet or super-packet; its segments
+//! are written straight into the send batch of the socket that the peer's path names, and the batch
+//! leaves in one system call. A batch leaves when it holds some super-packets' worth of octets,
+//! when it is full, or when the device has nothing more to read. So a lone packet leaves
+//! at once, and a flood of small ones leaves in trains.
+//!
+//! Bounds: one read buffer, and one batch a socket. When the socket cannot take more, its thread
+//! waits for it, and the device's own queue fills and drops: back-pressure where the kernel can see it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use device::{MAX_PACKET, Queue};
+use proto::{DropReason, PeerTable, inner};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use transport::udp::{Destination, LocalAddr, SendBatch, UdpSocket};
+use wire::offload;
+use wire::virtio::VirtioNetHdr;
+
+use super::lane::{Ended, Shared, Turn, content, link_layer};
+use super::stop::Wake;
+
+/// A batch with this many octets leaves without looking for more.
+///
+/// A super-packet of 64 KiB is a little more than one UDP message can carry, so each alone would leave in two. Of
+/// three together, segments of one fill the message of the other. Limiting the segments of a super-packet at the device
+/// (`gso_max_segs`) is no way out: the kernel then cuts what it forwards from a larger interface one by one.
+const ENOUGH_OCTETS: usize = 160 * 1024;
+
+/// After so many reads the batch leaves, and others have their turn.
+const PACKETS_A_TURN: usize = 128;
+
+pub(crate) struct Egress {
+    shared: Shared,
+    peers: arc_swap::Cache<Arc<arc_swap::ArcSwap<PeerTable>>, Arc<PeerTable>>,
+    queue: Arc<Queue>,
+    batches: Vec<SendBatch>,
+    buffer: Box<[u8]>,
+}
+
+impl Egress {
+    pub(crate) fn new(shared: Shared, queue: Arc<Queue>) -> Self {
+        Self {
+            peers: arc_swap::Cache::new(Arc::clone(&shared.peers)),
+            queue,
+            batches: shared.sockets.iter().map(|_| SendBatch::new()).collect(),
+            buffer: vec![0; MAX_PACKET].into_boxed_slice(),
+            shared,
+        }
+    }
+
+    /// What becomes readable when there is something to carry.
+    pub(crate) fn source(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+
+    /// Carries what the device has, up to one batch.
+    pub(crate) fn turn(&mut self) -> Result<Turn, Ended> {
+        for read in 0..PACKETS_A_TURN {
+            match self.queue.recv(&mut self.buffer) {
+                Ok(received) => {
+                    if self.carry(received.header, received.len) {
+                        return Ok(Turn::More);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.flush();
+                    return Ok(if read == 0 { Turn::Idle } else { Turn::Drained });
+                }
+                // A header that the kernel should not have written; the packet is consumed.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.shared.counters.dropped(DropReason::Malformed, 1);
+                }
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::BADFD) => {
+                    return Err(Ended::DeviceGone);
+                }
+                Err(error) => return Err(Ended::Failed(error)),
+            }
+        }
+        self.flush();
+        Ok(Turn::More)
+    }
+
+    /// Writes the segments of the packet in the buffer into a batch; whether the batch has left.
+    fn carry(&mut self, header: VirtioNetHdr, len: usize) -> bool {
+        let content = content(self.shared.mode);
+        let Some(packet) = self.buffer.get_mut(..len) else { return false };
+        let path = match inner::route(self.peers.load(), content, packet) {
+            Ok(path) => *path,
+            Err(reason) => {
+                self.shared.counters.dropped(reason, 1);
+                return false;
+            }
+        };
+        let destination = Destination {
+            remote: path.remote,
+            local: path.local.map(|local| LocalAddr { ip: local.ip, interface: local.interface }),
+        };
+        let Ok(mut segments) = offload::segment(link_layer(self.shared.mode), header, packet)
+        else {
+            self.shared.counters.dropped(DropReason::Malformed, 1);
+            return false;
+        };
+        let batch = &mut self.batches[path.socket.0];
+        let socket = &self.shared.sockets[path.socket.0];
+        while let Some(segment) = segments.next() {
+            if batch.reserve(segment.len()).is_none() {
+                transmit(&self.shared, socket, batch);
+            }
+            let Some(room) = batch.reserve(segment.len()) else {
+                self.shared.counters.dropped(DropReason::TooLong, 1);
+                continue;
+            };
+            room.copy_from_slice(segment);
+            batch.commit(segment.len(), &destination);
+        }
+        let leaves = batch.octets() >= ENOUGH_OCTETS || batch.is_full();
+        if leaves {
+            transmit(&self.shared, socket, batch);
+        }
+        leaves
+    }
+
+    /// Sends what waits in the batches.
+    fn flush(&mut self) {
+        for (batch, socket) in self.batches.iter_mut().zip(self.shared.sockets.iter()) {
+            if !batch.is_empty() {
+                transmit(&self.shared, socket, batch);
+            }
+        }
+    }
+}
+
+/// Sends a batch, waiting while the socket cannot take more.
+fn transmit(shared: &Shared, socket: &UdpSocket, batch: &mut SendBatch) {
+    loop {
+        let outcome = socket.send(batch);
+        shared.counters.carried(outcome.sent, outcome.octets);
+        shared.counters.dropped(DropReason::SendFailed, outcome.dropped);
+        if let Some(error) = outcome.error {
+            tracing::trace!("send {} datagrams: {error}", outcome.dropped);
+        }
+        if !outcome.blocked {
+            return;
+        }
+        if !matches!(shared.stop.wait(socket.as_fd(), PollFlags::OUT), Ok(Wake::Ready)) {
+            shared.counters.dropped(DropReason::SendFailed, batch.datagrams());
+            return batch.clear();
+        }
+    }
+}
