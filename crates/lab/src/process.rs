@@ -182,6 +182,11 @@ impl Process {
             Err(ProcessError::Wait { .. }) => {}
             result => return result,
         }
+        self.kill()
+    }
+
+    /// Ends the program as `kill -9` does, and reaps it.
+    pub fn kill(&mut self) -> Result<ExitStatus, ProcessError> {
         self.signal(Signal::KILL);
         self.wait(Deadline::after(GRACE))
     }

@@ -8,15 +8,20 @@
 //!
 //! Everything belongs to the running scenario: when it returns, for whatever reason, its programs are
 //! stopped and its namespaces are gone.
+//!
+//! A scenario is the list of its own steps; what several have in common is in `steps`, and what they
+//! look at in `inspection`.
 
 mod follow;
+mod gateway;
 mod inspection;
-pub(crate) mod three_hosts;
+mod reach;
+mod steps;
+mod three_hosts;
 mod traffic;
-pub(crate) mod two_hosts;
+mod two_hosts;
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,23 +33,12 @@ use crate::host::Host;
 use crate::process::ProcessError;
 use crate::scratch::Scratch;
 use crate::snapshot::SnapshotError;
-use crate::throughput::{self, Throughput, ThroughputError};
-use crate::topology::{BuildError, Topology};
-use crate::tunnel::{End, Tunnel, TunnelError};
-
-use follow::Place;
+use crate::throughput::{Throughput, ThroughputError};
+use crate::topology::{BuildError, Network, Topology};
+use crate::tunnel::{End, TunnelError};
 
 pub use follow::Hop;
 pub use traffic::{RoundTrip, Traffic, TrafficError};
-
-/// How long a message may take from one hop to the next.
-const HOP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What following the first message should show.
-const FOLLOWED: &str = "the first message is seen at every hop, in order";
-
-/// How long `adit up` may take until its tunnel is up.
-const UP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a scenario is to do.
 #[derive(Clone, Debug)]
@@ -74,7 +68,7 @@ pub enum Event<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What should hold.
-    pub name: &'static str,
+    pub name: String,
     /// Whether it does.
     pub passed: bool,
     /// What was seen.
@@ -122,9 +116,9 @@ pub enum RunError {
     /// A tunnel did not come up.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    /// A tunnel could not be ended.
+    /// A program of the scenario could not be started, asked or ended.
     #[error(transparent)]
-    Stop(#[from] ProcessError),
+    Program(#[from] ProcessError),
     /// A device could not be watched.
     #[error(transparent)]
     Capture(#[from] CaptureError),
@@ -145,6 +139,9 @@ pub enum RunError {
     /// Throughput could not be measured.
     #[error(transparent)]
     Throughput(#[from] ThroughputError),
+    /// Two hosts could not be given sockets to try something with, or what should arrive did not.
+    #[error("exchange packets between hosts")]
+    Sockets(#[source] io::Error),
     /// The user wants to end.
     #[error("interrupted")]
     Interrupted,
@@ -155,6 +152,17 @@ pub fn drawing(topology: Topology) -> &'static str {
     match topology {
         Topology::TwoHosts => two_hosts::DRAWING,
         Topology::ThreeHosts => three_hosts::DRAWING,
+        Topology::Gateway => gateway::DRAWING,
+    }
+}
+
+/// Adds to a topology what its scenario needs beside a tunnel, and says where the tunnel's two ends
+/// are, in the order in which they have to start.
+pub(crate) fn prepare(network: &Network) -> Result<[(End, &Host); 2], BuildError> {
+    match network {
+        Network::TwoHosts(hosts) => Ok(two_hosts::ends(hosts)),
+        Network::ThreeHosts(hosts) => three_hosts::prepare(hosts),
+        Network::Gateway(hosts) => Ok(gateway::ends(hosts)),
     }
 }
 
@@ -167,12 +175,14 @@ pub fn run(
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, RunError> {
-    let mut scenario = Scenario::new(topology, options, interrupt, observer);
-    let report = match topology {
+    let scratch = Scratch::create().map_err(RunError::Scratch)?;
+    let mut scenario = Scenario::new(options, interrupt, observer, scratch);
+    let traffic = match topology {
         Topology::TwoHosts => two_hosts::play(&mut scenario),
         Topology::ThreeHosts => three_hosts::play(&mut scenario),
+        Topology::Gateway => gateway::play(&mut scenario),
     };
-    match report {
+    match traffic.map(|traffic| scenario.report(topology, traffic)) {
         // Whatever was waited for then, this is why it did not come.
         Err(_) if interrupt.has_arrived() => Err(RunError::Interrupted),
         result => result,
@@ -181,10 +191,11 @@ pub fn run(
 
 /// What all scenarios share: their options, their observer, and the findings so far.
 struct Scenario<'a> {
-    topology: Topology,
     options: &'a Options,
     interrupt: &'a Interrupt,
     observer: &'a mut dyn FnMut(Event<'_>),
+    /// For configuration files and journals.
+    scratch: Scratch,
     hops: Vec<Hop>,
     throughput: Vec<Measurement>,
     checks: Vec<Check>,
@@ -192,13 +203,13 @@ struct Scenario<'a> {
 
 impl<'a> Scenario<'a> {
     fn new(
-        topology: Topology,
         options: &'a Options,
         interrupt: &'a Interrupt,
         observer: &'a mut dyn FnMut(Event<'_>),
+        scratch: Scratch,
     ) -> Self {
         let (hops, throughput, checks) = Default::default();
-        Self { topology, options, interrupt, observer, hops, throughput, checks }
+        Self { options, interrupt, observer, scratch, hops, throughput, checks }
     }
 
     /// Says what comes next, unless the user wants no next thing.
@@ -214,8 +225,8 @@ impl<'a> Scenario<'a> {
         Deadline::after_or(patience, self.interrupt)
     }
 
-    fn check(&mut self, name: &'static str, passed: bool, evidence: impl Into<String>) {
-        let check = Check { name, passed, evidence: evidence.into() };
+    fn check(&mut self, name: impl Into<String>, passed: bool, evidence: impl Into<String>) {
+        let check = Check { name: name.into(), passed, evidence: evidence.into() };
         (self.observer)(Event::Check(&check));
         self.checks.push(check);
     }
@@ -225,79 +236,14 @@ impl<'a> Scenario<'a> {
         self.hops.push(hop);
     }
 
-    /// Starts one end of a tunnel after the other.
-    fn start_tunnels(
-        &self,
-        ends: &[(End, &Host)],
-        scratch: &Scratch,
-    ) -> Result<Vec<Tunnel>, TunnelError> {
-        let start = |(end, host): &(End, &Host)| {
-            end.start(&self.options.adit, host, scratch.path(), self.deadline(UP_PATIENCE))
-        };
-        ends.iter().map(start).collect()
-    }
-
-    /// Follows the first message through all places, and its answer back through them.
-    ///
-    /// A message that gets lost on the way fails the check, and the scenario goes on.
-    fn follow(&mut self, places: &mut [Place]) {
-        match self.follow_there_and_back(places) {
-            Ok(()) => {
-                let ordered = self.hops.is_sorted_by(|one, next| one.offset_us <= next.offset_us);
-                let last = self.hops.last().map_or(0.0, |hop| hop.offset_us / 1e3);
-                let evidence = format!("{} sightings in {last:.3} ms", self.hops.len());
-                self.check(FOLLOWED, ordered, evidence);
-            }
-            Err(error) => {
-                let seen = self.hops.len();
-                self.check(FOLLOWED, false, format!("{seen} sightings, then failed: {error}"));
-            }
-        }
-    }
-
-    fn follow_there_and_back(&mut self, places: &mut [Place]) -> Result<(), NextError> {
-        let Some((first, others)) = places.split_first_mut() else { return Ok(()) };
-        let (message, hop) = first.first(self.deadline(HOP_PATIENCE))?;
-        self.hop(hop);
-        for place in others {
-            let hop = place.find(&message, false, self.deadline(HOP_PATIENCE))?;
-            self.hop(hop);
-        }
-        for place in places.iter_mut().rev() {
-            let hop = place.find(&message, true, self.deadline(HOP_PATIENCE))?;
-            self.hop(hop);
-        }
-        Ok(())
-    }
-
-    /// Measures from one host to an address of another.
-    fn measure(
-        &mut self,
-        tunnel: bool,
-        sender: &Host,
-        receiver: &Host,
-        address: Ipv4Addr,
-    ) -> Result<(), RunError> {
-        let throughput = throughput::measure(
-            sender,
-            receiver,
-            address.into(),
-            self.options.duration,
-            Some(self.interrupt),
-        )?;
-        let direction = format!("{} > {}", sender.name(), receiver.name());
-        self.throughput.push(Measurement { direction, tunnel, throughput });
-        Ok(())
-    }
-
-    fn report(&mut self, traffic: Traffic) -> Report {
+    fn report(self, topology: Topology, traffic: Traffic) -> Report {
         Report {
-            topology: self.topology.name(),
+            topology: topology.name(),
             passed: self.checks.iter().all(|check| check.passed),
-            hops: std::mem::take(&mut self.hops),
+            hops: self.hops,
             traffic,
-            throughput: std::mem::take(&mut self.throughput),
-            checks: std::mem::take(&mut self.checks),
+            throughput: self.throughput,
+            checks: self.checks,
         }
     }
 }

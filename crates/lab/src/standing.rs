@@ -7,8 +7,9 @@
 //! renamed to its place), and only one can exist for a topology. SIGTERM ends the holder, its tunnels
 //! and, with its descriptors, the namespaces.
 //!
-//! A holder that was killed leaves its state file and nothing else. Whoever finds it sees that the
-//! process in it has ended (see [`crate::identity`]) and removes it.
+//! A holder that was killed leaves its state file, and in a private directory the files and journals of
+//! its tunnels, which mean nothing without the namespaces. Whoever finds them sees that the process in
+//! their names or contents has ended (see [`crate::identity`]) and removes them.
 //!
 //! To enter a host is to open the holder's descriptor through `/proc/PID/fd` and to move there, first
 //! to the holder's user namespace if it has one of its own (see [`crate::rootless`]).
@@ -32,10 +33,10 @@ use serde::{Deserialize, Serialize};
 use crate::deadline::{Deadline, Interrupt, WaitError};
 use crate::identity::Identity;
 use crate::rootless::{self, RootlessError};
-use crate::run::{three_hosts, two_hosts};
+use crate::run;
 use crate::scratch::Scratch;
 use crate::topology::{BuildError, Network, Topology};
-use crate::tunnel::{Tunnel, TunnelError};
+use crate::tunnel::{RUNTIME_DIRECTORY, Tunnel, TunnelError};
 
 /// Where root's state files are.
 const ROOT_DIRECTORY: &str = "/run/adit/lab";
@@ -61,6 +62,8 @@ pub struct Standing {
     pub holder: Identity,
     /// Whether the holder is in a user namespace of its own.
     pub user_namespace: bool,
+    /// Where the tunnel's configuration files and journals are.
+    pub runtime_directory: PathBuf,
     /// The hosts.
     pub hosts: Vec<Place>,
 }
@@ -193,6 +196,8 @@ impl Standing {
 
     /// Replaces the calling program by `command`, running in `host`. Returns only if that fails.
     ///
+    /// An `adit` that runs there finds the topology's tunnels by their names, and not the machine's.
+    ///
     /// The calling process must have one thread only.
     pub fn enter(&self, host: &str, command: &mut Command) -> StandingError {
         let Some(place) = self.hosts.iter().find(|place| place.name == host) else {
@@ -203,6 +208,7 @@ impl Standing {
         if let Err(source) = self.move_to(place) {
             return StandingError::Enter { host: host.to_owned(), source };
         }
+        command.env(RUNTIME_DIRECTORY, &self.runtime_directory);
         let program = command.get_program().to_string_lossy().into_owned();
         StandingError::Run { program, host: host.to_owned(), source: command.exec() }
     }
@@ -293,6 +299,7 @@ impl Registry {
             topology: topology.name().to_owned(),
             holder: Identity::own().map_err(starting)?,
             user_namespace,
+            runtime_directory: scratch.path().to_owned(),
             hosts: network.hosts().iter().map(place).collect(),
         };
         self.publish(topology, &state)?;
@@ -379,16 +386,12 @@ fn start_tunnels(
     scratch: &Scratch,
     interrupt: &Interrupt,
 ) -> Result<Vec<Tunnel>, StandingError> {
-    let ends = match network {
-        Network::TwoHosts(hosts) => [(two_hosts::END_B, &hosts.b), (two_hosts::END_A, &hosts.a)],
-        Network::ThreeHosts(hosts) => {
-            three_hosts::route_back(&hosts.c)?;
-            [(three_hosts::END_B, &hosts.b), (three_hosts::END_A, &hosts.a)]
-        }
-    };
     let deadline = Deadline::after_or(UP_PATIENCE, interrupt);
-    let started = ends.map(|(end, host)| end.start(adit, host, scratch.path(), deadline));
-    Ok(started.into_iter().collect::<Result<_, _>>()?)
+    let mut tunnels = Vec::new();
+    for (end, host) in run::prepare(network)? {
+        tunnels.push(end.start(adit, host, scratch.path(), deadline)?);
+    }
+    Ok(tunnels)
 }
 
 fn stands(topology: Topology, standing: &Standing) -> StandingError {

@@ -126,7 +126,7 @@ fn deadline(patience: Duration, interrupt: Option<&Interrupt>) -> Deadline<'_> {
 }
 
 /// A connection: the sender's end and the receiver's.
-fn connect(
+pub(crate) fn connect(
     sender: &Host,
     receiver: &Host,
     address: IpAddr,

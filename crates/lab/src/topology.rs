@@ -1,11 +1,12 @@
 //! Hosts and the links between them.
 //!
 //! A topology is built from nothing and belongs to the value that is returned: dropping it removes
-//! it. Every host has `lo` and one Ethernet device `eth0` with an IPv4 and an IPv6 address, strict
+//! it. Every host has `lo` and Ethernet devices `eth0`, `eth1` with IPv4 and IPv6 addresses, strict
 //! reverse path filtering (RFC 3704, 2.2: `rp_filter = 1`) for all devices there and to come, and
 //! does not forward. When building returns, every link carries packets. Of the machine's own
 //! namespace nothing is read or changed.
 
+mod gateway;
 mod three_hosts;
 mod two_hosts;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netlink::{Address, LinkIndex, Socket, SysctlError, sysctl};
 
+pub use gateway::Gateway;
 pub use three_hosts::ThreeHosts;
 pub use two_hosts::TwoHosts;
 
@@ -35,8 +37,11 @@ const BRIDGE: &str = "br0";
 const ANYWHERE_IPV4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const ANYWHERE_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// The device of every host.
+/// The first Ethernet device of every host.
 pub const ETH0: &str = "eth0";
+
+/// The second Ethernet device of a host that has two.
+pub const ETH1: &str = "eth1";
 
 /// A network that can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,8 @@ pub enum Topology {
     TwoHosts,
     /// See [`ThreeHosts`].
     ThreeHosts,
+    /// See [`Gateway`].
+    Gateway,
 }
 
 /// A topology that was built.
@@ -54,6 +61,8 @@ pub enum Network {
     TwoHosts(TwoHosts),
     /// Three hosts.
     ThreeHosts(ThreeHosts),
+    /// A client, a gateway and the internet.
+    Gateway(Gateway),
 }
 
 /// Why a topology could not be built.
@@ -62,7 +71,7 @@ pub enum BuildError {
     /// A host could not be made.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// A device, an address or a route could not be set.
+    /// A device, an address, a route or the packet filter could not be set.
     #[error("configure host {host}")]
     Network {
         /// The host's name.
@@ -103,13 +112,14 @@ pub enum PassageError {
 
 impl Topology {
     /// Every topology, the smallest first.
-    pub const ALL: [Self; 2] = [Self::TwoHosts, Self::ThreeHosts];
+    pub const ALL: [Self; 3] = [Self::TwoHosts, Self::ThreeHosts, Self::Gateway];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::TwoHosts => "two-hosts",
             Self::ThreeHosts => "three-hosts",
+            Self::Gateway => "gateway",
         }
     }
 
@@ -123,6 +133,9 @@ impl Topology {
         match self {
             Self::TwoHosts => "A and B on one wire, with a tunnel between them",
             Self::ThreeHosts => "A, B and C on one LAN: A's packets to C go through a tunnel to B",
+            Self::Gateway => {
+                "A has no internet but B has: A's default route goes through a tunnel to B"
+            }
         }
     }
 
@@ -131,6 +144,7 @@ impl Topology {
         match self {
             Self::TwoHosts => TwoHosts::build().map(Network::TwoHosts),
             Self::ThreeHosts => ThreeHosts::build().map(Network::ThreeHosts),
+            Self::Gateway => Gateway::build().map(Network::Gateway),
         }
     }
 }
@@ -141,35 +155,50 @@ impl Network {
         match self {
             Self::TwoHosts(topology) => topology.hosts().into(),
             Self::ThreeHosts(topology) => topology.hosts().into(),
+            Self::Gateway(topology) => topology.hosts().into(),
         }
     }
 }
 
-/// The addresses of the host with `number` on the Ethernet of a topology.
-///
-/// The link-local address is one of them because the kernel would make one later, at any time.
-fn lan_addresses(number: u8) -> [IpNet; 3] {
-    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(number));
-    [net(lan_ipv4(number).into(), 24), net(lan_ipv6(number).into(), 64), net(link_local.into(), 64)]
+/// An Ethernet device of a host.
+#[derive(Debug)]
+struct Port {
+    device: &'static str,
+    /// The same in every run.
+    mac: [u8; 6],
+    addresses: Vec<IpNet>,
 }
 
-/// The IPv4 address of the host with `number` on the Ethernet of a topology.
+impl Port {
+    /// The device of the host with `number` on the Ethernet number `segment` of a topology.
+    ///
+    /// The link-local address is one of its own because the kernel would make one later, at any time.
+    fn new(device: &'static str, segment: u8, number: u8, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Self {
+        let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(number));
+        let addresses =
+            vec![net(ipv4.into(), 24), net(ipv6.into(), 64), net(link_local.into(), 64)];
+        // Locally administered.
+        Self { device, mac: [0x02, 0xad, 0x17, 0x00, segment, number], addresses }
+    }
+
+    /// The device of the host with `number` on the first Ethernet of a topology.
+    fn lan(number: u8) -> Self {
+        Self::new(ETH0, 0, number, lan_ipv4(number), lan_ipv6(number))
+    }
+}
+
+/// The IPv4 address of the host with `number` on the first Ethernet of a topology.
 pub(crate) const fn lan_ipv4(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, number)
 }
 
-/// The IPv6 address of the host with `number` on the Ethernet of a topology.
-pub(crate) fn lan_ipv6(number: u8) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, u16::from(number))
+/// The IPv6 address of the host with `number` on the first Ethernet of a topology.
+pub(crate) const fn lan_ipv6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, number as u16)
 }
 
 fn net(address: IpAddr, prefix_len: u8) -> IpNet {
     IpNet::new(address, prefix_len).expect("the prefix length fits the family")
-}
-
-/// The hardware address of the host with `number`: locally administered, the same in every run.
-fn hardware_address(number: u8) -> [u8; 6] {
-    [0x02, 0xad, 0x17, 0x00, 0x00, number]
 }
 
 /// Runs `change` with a netlink socket inside `host`.
@@ -233,9 +262,9 @@ fn write_sysctls(
         .map_err(|source| BuildError::Sysctl { host: host.name(), source })
 }
 
-/// Connects `host` with a port `port` of `switch`.
+/// Connects [`ETH0`] of `host` with a port `port` of `switch`.
 fn plug(switch: &Host, port: &'static str, host: &Host) -> Result<(), BuildError> {
-    connect(switch, port, host)?;
+    connect(switch, port, host, ETH0)?;
     change(switch, move |socket| {
         let (port, bridge) = (link(socket, port)?, link(socket, BRIDGE)?);
         socket.set_master(port, Some(bridge))?;
@@ -243,24 +272,29 @@ fn plug(switch: &Host, port: &'static str, host: &Host) -> Result<(), BuildError
     })
 }
 
-/// Makes a veth pair: `device` in `near`, [`ETH0`] in `far`.
-fn connect(near: &Host, device: &'static str, far: &Host) -> Result<(), BuildError> {
+/// Makes a veth pair: `device` in `near`, `other` in `far`.
+fn connect(
+    near: &Host,
+    device: &'static str,
+    far: &Host,
+    other: &'static str,
+) -> Result<(), BuildError> {
     let namespace = far.as_fd().try_clone_to_owned();
     let namespace = namespace.map_err(|source| HostError::Enter { host: far.name(), source })?;
-    change(near, move |socket| socket.add_veth(device, ETH0, Some(namespace.as_fd())))
+    change(near, move |socket| socket.add_veth(device, other, Some(namespace.as_fd())))
 }
 
-/// Gives the Ethernet device of `host` the addresses of the host with `number` and sets it up.
-fn configure(host: &Host, number: u8) -> Result<(), BuildError> {
+/// Gives a device of `host` what `port` says and sets it up.
+fn configure(host: &Host, port: Port) -> Result<(), BuildError> {
     change(host, move |socket| {
-        let eth0 = link(socket, ETH0)?;
-        socket.set_mac(eth0, hardware_address(number))?;
-        socket.set_mtu(eth0, ETHERNET_MTU)?;
-        socket.set_addr_gen_mode_none(eth0)?;
-        socket.set_up(eth0, true)?;
-        lan_addresses(number)
+        let link = link(socket, port.device)?;
+        socket.set_mac(link, port.mac)?;
+        socket.set_mtu(link, ETHERNET_MTU)?;
+        socket.set_addr_gen_mode_none(link)?;
+        socket.set_up(link, true)?;
+        port.addresses
             .into_iter()
-            .try_for_each(|local| socket.add_address(&Address { link: eth0, local, peer: None }))
+            .try_for_each(|local| socket.add_address(&Address { link, local, peer: None }))
     })
 }
 

@@ -8,6 +8,16 @@
 //!     |                          |                          |
 //!   --+--------------------------+--------------------------+-- lan (a wire for two hosts)
 //! ```
+//!
+//! And with a gateway, where C is the internet of B and not a neighbour of A:
+//!
+//! ```text
+//!   host A                     host B                     host C
+//!   adit0 10.9.0.1 =========== adit0 10.9.0.2
+//!     |  everything              |  masquerades
+//!   eth0 10.1.0.1 ------------ eth0 10.1.0.2
+//!                              eth1 198.51.100.2 -------- eth0 198.51.100.3
+//! ```
 
 #![allow(
     clippy::unwrap_used,
@@ -77,35 +87,79 @@ fn three_hosts_pass_every_check_and_messages_go_there_and_back_through_the_tunne
     assert!(arrived.starts_with("IPv4 10.9.0.1 > 10.1.0.3: UDP "), "{arrived}");
 }
 
+#[test]
+fn the_gateway_passes_every_check_and_c_sees_its_address() {
+    let (true, Some(adit)) = (privileged(), adit()) else { return };
+    let (report, exit) = run(&adit, "gateway");
+    assert_passed(&report, exit);
+    assert_eq!(report["traffic"]["answered"], 50);
+    let way = [
+        ("A adit0", true),
+        ("A eth0", true),
+        ("B adit0", false),
+        ("B eth1", true),
+        ("C eth0", false),
+    ];
+    let there = way.map(|(place, outgoing)| (place.to_owned(), outgoing));
+    let back = way.map(|(place, outgoing)| (place.to_owned(), !outgoing)).into_iter().rev();
+    assert_eq!(hops(&report), there.into_iter().chain(back).collect::<Vec<_>>());
+    let packet = |hop: usize| report["hops"][hop]["packet"].as_str().unwrap();
+    assert!(packet(2).starts_with("IPv4 10.9.0.1 > 198.51.100.3: UDP "), "{}", packet(2));
+    assert!(packet(4).starts_with("IPv4 198.51.100.2 > 198.51.100.3: UDP "), "{}", packet(4));
+}
+
+#[test]
+fn a_run_leaves_the_runtime_directory_of_the_machine_alone() {
+    let (true, Some(adit)) = (privileged(), adit()) else { return };
+    let directory = common::Directory::new("machine");
+    let changed = || std::fs::metadata(&directory.0).unwrap().modified().unwrap();
+    let before = changed();
+    let output = Command::new(adit)
+        .args(["lab", "run", "two-hosts", "--count=1", "--duration=50ms"])
+        .env("RUNTIME_DIRECTORY", &directory.0)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // So it is even for a journal that was made there and removed.
+    assert_eq!(changed(), before);
+}
+
+/// A running program, killed when a test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A scenario that would take an hour, once its tunnel is up.
-fn endless(adit: &Path) -> Child {
-    let mut child = Command::new(adit)
+fn endless(adit: &Path) -> Running {
+    let child = Command::new(adit)
         .args(["lab", "run", "three-hosts", "--count=360000"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut running = Running(child);
+    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "Send the other messages"));
-    child
-}
-
-/// The directories in /proc of the children of `child`, of any of its threads.
-fn children_of(child: &Child) -> Vec<std::path::PathBuf> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
-    let lists = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
-    let pids: Vec<_> = lists.map(Result::unwrap).collect();
-    pids.join(" ").split_whitespace().map(|pid| Path::new("/proc").join(pid)).collect()
+    running
 }
 
 #[test]
 fn ctrl_c_and_sigterm_end_a_run_at_once_with_everything_cleaned_up() {
     let (true, Some(adit)) = (privileged(), adit()) else { return };
     for signal in [Signal::INT, Signal::TERM] {
-        let mut child = endless(&adit);
-        let programs = children_of(&child);
-        assert!(programs.len() >= 4, "two tunnels, a source and a sink: {programs:?}");
-        kill_process(Pid::from_child(&child), signal).unwrap();
+        let mut running = endless(&adit);
+        let child = &mut running.0;
+        let programs: Vec<_> = common::descendants(child.id())
+            .into_iter()
+            .map(|pid| Path::new("/proc").join(pid.to_string()))
+            .collect();
+        assert!(programs.len() >= 6, "two tunnels with workers, source, sink: {programs:?}");
+        kill_process(Pid::from_child(child), signal).unwrap();
         let patience = Deadline::after(Duration::from_secs(10));
         let status = patience.wait_until(|| child.try_wait().unwrap());
         let status = status.unwrap_or_else(|error| panic!("{error} after {signal:?}"));

@@ -81,6 +81,11 @@ fn a_topology_stands_can_be_entered_and_goes_without_a_trace() {
     let devices = lab(&adit, &["enter", TOPOLOGY, "A", "--", "cat", "/proc/self/net/dev"]);
     assert!(String::from_utf8(devices.stdout).unwrap().contains("adit0:"));
 
+    let runtime = lab(&adit, &["enter", TOPOLOGY, "A", "--", "printenv", "RUNTIME_DIRECTORY"]);
+    let runtime = PathBuf::from(String::from_utf8(runtime.stdout).unwrap().trim_end());
+    assert_eq!(runtime, standing.runtime_directory);
+    assert!(runtime.join("lab-a.toml").is_file());
+
     let second = lab(&adit, &["up", TOPOLOGY]);
     let pid = standing.holder.pid;
     assert_eq!(second.status.code(), Some(1));
@@ -94,6 +99,7 @@ fn a_topology_stands_can_be_entered_and_goes_without_a_trace() {
     let down = lab(&adit, &["down", TOPOLOGY]);
     assert!(down.status.success(), "{}", stderr(&down));
     common::assert_gone(&namespaces);
+    assert!(!runtime.exists());
     let again = lab(&adit, &["down", TOPOLOGY]);
     assert_eq!(stderr(&again).lines().next().unwrap(), "error: lab two-hosts does not stand");
     drop(up);

@@ -1,4 +1,4 @@
-//! Both topologies, without a tunnel.
+//! The topologies, without a tunnel.
 //!
 //! ```text
 //!   two-hosts                          three-hosts
@@ -6,6 +6,11 @@
 //!   10.1.0.1          10.1.0.2         10.1.0.1  10.1.0.2  10.1.0.3
 //!   fd01::1           fd01::2            |         |         |
 //!                                      --+---------+---------+-- lan
+//!
+//!   gateway
+//!   host A                      host B                           host C
+//!   10.1.0.1, fd01::1 --------- 10.1.0.2, fd01::2
+//!   10.2.0.1, fd02::1 - nobody  198.51.100.2, 2001:db8:100::2 -- 198.51.100.3, 2001:db8:100::3
 //! ```
 
 #![allow(
@@ -21,8 +26,9 @@ use std::time::Duration;
 
 use common::{assert_gone, namespace, privileged};
 use lab::capture::CaptureError;
-use lab::{Capture, Deadline, Filter, Host, ThreeHosts, TwoHosts, Witness, throughput};
-use netlink::{Socket, sysctl};
+use lab::{Capture, Deadline, Filter, Gateway, Host, ThreeHosts, TwoHosts, Witness, throughput};
+use netlink::nftables::{self, Hook, Policy};
+use netlink::{Route, Socket, sysctl};
 
 fn soon() -> Deadline<'static> {
     Deadline::after(Duration::from_secs(10))
@@ -79,12 +85,107 @@ fn three_hosts_reach_each_other_over_ipv4_and_ipv6_from_the_first_packet() {
 }
 
 #[test]
+fn the_hosts_of_each_wire_of_the_gateway_reach_each_other_over_ipv4_and_ipv6() {
+    if !privileged() {
+        return;
+    }
+    let Gateway { a, b, c, dead_end: _dead_end } = Gateway::build().unwrap();
+    assert_reaches(&a, &b, "10.1.0.2", "10.1.0.1");
+    assert_reaches(&a, &b, "fd01::2", "fd01::1");
+    assert_reaches(&b, &c, "198.51.100.3", "198.51.100.2");
+    assert_reaches(&b, &c, "2001:db8:100::3", "2001:db8:100::2");
+    assert_reaches(&c, &b, "198.51.100.2", "198.51.100.3");
+}
+
+/// Destination, router, link and metric of the default routes, IPv4 first and the lowest metric first.
+fn default_routes(host: &Host) -> Vec<String> {
+    host.run(|| {
+        let mut socket = Socket::open().unwrap();
+        let mut routes = socket.routes().unwrap();
+        routes.retain(|route| route.destination.prefix_len() == 0);
+        routes.sort_by_key(|route| (route.destination, route.metric));
+        let name = |route: &Route, socket: &mut Socket| {
+            socket.link_at(route.link.unwrap()).unwrap().unwrap().name
+        };
+        let line = |route: &Route| {
+            let (via, name) = (route.via.unwrap(), name(route, &mut socket));
+            format!("{} via {via} dev {name} metric {:?}", route.destination, route.metric)
+        };
+        routes.iter().map(line).collect()
+    })
+}
+
+#[test]
+fn the_gateways_client_has_two_default_routes_of_each_family() {
+    if !privileged() {
+        return;
+    }
+    let topology = Gateway::build().unwrap();
+    assert_eq!(
+        default_routes(&topology.a),
+        [
+            "0.0.0.0/0 via 10.1.0.2 dev eth0 metric Some(100)",
+            "0.0.0.0/0 via 10.2.0.254 dev eth1 metric Some(200)",
+            "::/0 via fd01::2 dev eth0 metric Some(100)",
+            "::/0 via fd02::254 dev eth1 metric Some(200)",
+        ]
+    );
+    assert_eq!(
+        default_routes(&topology.b),
+        [
+            "0.0.0.0/0 via 198.51.100.3 dev eth1 metric None",
+            "::/0 via 2001:db8:100::3 dev eth1 metric Some(1024)",
+        ]
+    );
+    assert!(default_routes(&topology.c).is_empty());
+}
+
+#[test]
+fn the_gateways_forward_chains_have_the_names_of_iptables_and_drop() {
+    if !privileged() {
+        return;
+    }
+    let topology = Gateway::build().unwrap();
+    let chains = topology.b.run(|| nftables::Socket::open().unwrap().base_chains().unwrap());
+    let names: Vec<_> = chains.iter().map(|chain| chain.id().to_string()).collect();
+    assert_eq!(names, ["ip filter FORWARD", "ip6 filter FORWARD"]);
+    for chain in chains {
+        assert_eq!((chain.hook, chain.policy, chain.priority), (Hook::Forward, Policy::Drop, 0));
+    }
+}
+
+#[test]
+fn the_gateway_drops_what_it_is_to_forward_even_if_it_forwards() {
+    if !privileged() {
+        return;
+    }
+    let topology = Gateway::build().unwrap();
+    let Gateway { a, b, c, dead_end: _ } = &topology;
+    b.run(|| sysctl::write("net.ipv4.ip_forward", "1").unwrap());
+    c.run(|| {
+        let via = Some(Gateway::UPLINK.into());
+        let lan = "10.1.0.0/24".parse().unwrap();
+        Socket::open().unwrap().add_route(&Route { via, ..Route::new(lan) }).unwrap();
+    });
+    let receiver = c.run(|| UdpSocket::bind((Gateway::C, 0)).unwrap());
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let target = receiver.local_addr().unwrap();
+    a.run(move || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"from A", target).unwrap());
+    // What B passes on is at C before what B sends later, once B has seen all that A sent.
+    assert_reaches(a, b, "10.1.0.2", "10.1.0.1");
+    b.run(move || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"from B", target).unwrap());
+    let mut buffer = [0; 16];
+    let count = receiver.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..count], b"from B");
+}
+
+#[test]
 fn hosts_filter_reverse_paths_strictly_and_do_not_forward() {
     if !privileged() {
         return;
     }
-    let topology = ThreeHosts::build().unwrap();
-    for host in topology.hosts() {
+    let (three_hosts, gateway) = (ThreeHosts::build().unwrap(), Gateway::build().unwrap());
+    for host in three_hosts.hosts().into_iter().chain(gateway.hosts()) {
         for link in ["all", "default", "lo", "eth0"] {
             let key = sysctl::key_for_interface("net.ipv4.conf", link, "rp_filter");
             assert_eq!(
@@ -111,6 +212,8 @@ fn hardware_addresses_and_mtu_are_the_same_in_every_run() {
     let topology = ThreeHosts::build().unwrap();
     assert_eq!(ethernet(&topology.a), (Some([0x02, 0xad, 0x17, 0, 0, 1]), 1500));
     assert_eq!(ethernet(&topology.c), (Some([0x02, 0xad, 0x17, 0, 0, 3]), 1500));
+    let topology = Gateway::build().unwrap();
+    assert_eq!(ethernet(&topology.c), (Some([0x02, 0xad, 0x17, 0, 2, 3]), 1500));
     let topology = TwoHosts::build().unwrap();
     assert_eq!(ethernet(&topology.b), (Some([0x02, 0xad, 0x17, 0, 0, 2]), 1500));
 }

@@ -1,6 +1,8 @@
 //! Looking at hosts before, during and after a tunnel, and saying what should hold.
 
-use netlink::sysctl;
+use std::net::Ipv4Addr;
+
+use netlink::{Socket, sysctl};
 use wire::offload::LinkLayer;
 use wire::summary::Summary;
 
@@ -8,10 +10,12 @@ use super::{RunError, Scenario, Traffic};
 use crate::capture::Testimony;
 use crate::host::Host;
 use crate::snapshot::{Snapshot, SnapshotError};
-use crate::tunnel::{DEVICE, Tunnel};
 
 /// Strict reverse path filtering (RFC 3704, section 2.2).
 const STRICT: &str = "1";
+
+/// Loose reverse path filtering (RFC 3704, section 2.4).
+const LOOSE: &str = "2";
 
 /// What a host looked like before its tunnel.
 #[derive(Debug)]
@@ -24,15 +28,36 @@ impl<'h> Before<'h> {
     pub(super) fn look(host: &'h Host) -> Result<Self, RunError> {
         Ok(Self { host, snapshot: look(host)? })
     }
+
+    /// What is different by now.
+    pub(super) fn changes(&self) -> Result<Vec<String>, RunError> {
+        Ok(self.snapshot.differences(&look(self.host)?))
+    }
 }
 
 fn look(host: &Host) -> Result<Snapshot, RunError> {
-    Snapshot::take(host).map_err(|source| RunError::Look { host: host.name(), source })
+    look_at(host, Snapshot::take)
 }
 
-fn read_sysctl(host: &Host, key: String) -> Result<String, RunError> {
-    host.run(move || sysctl::read(&key))
-        .map_err(|source| RunError::Look { host: host.name(), source: SnapshotError::from(source) })
+/// Looks at `host` from inside.
+pub(super) fn look_at<T: Send + 'static>(
+    host: &Host,
+    look: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+) -> Result<T, RunError> {
+    host.run(look).map_err(|source| RunError::Look { host: host.name(), source })
+}
+
+/// `rp_filter` of all that has one in the calling thread's namespace: `all`, `default` and each link.
+fn reverse_path_filters() -> Result<Vec<(String, String)>, SnapshotError> {
+    let links = Socket::open()?.links()?;
+    let names = ["all", "default"].map(str::to_owned).into_iter();
+    names
+        .chain(links.into_iter().map(|link| link.name))
+        .map(|name| {
+            let key = sysctl::key_for_interface("net.ipv4.conf", &name, "rp_filter");
+            Ok((name, sysctl::read(&key)?))
+        })
+        .collect()
 }
 
 impl Scenario<'_> {
@@ -47,85 +72,85 @@ impl Scenario<'_> {
         self.check("messages stay in order", *out_of_order == 0, evidence);
     }
 
-    /// The receiver saw the sender's address inside the tunnel.
-    pub(super) fn check_source(&mut self, traffic: &Traffic, inner: std::net::Ipv4Addr) {
+    /// The receiver saw `source` as the messages' source.
+    pub(super) fn check_source(&mut self, name: &str, traffic: &Traffic, source: Ipv4Addr) {
         let seen = traffic.source;
-        let passed = seen.is_some_and(|seen| seen.ip() == inner);
+        let passed = seen.is_some_and(|seen| seen.ip() == source);
         let evidence = match seen {
             Some(seen) => format!("the sink saw them from {}", seen.ip()),
             None => "the sink saw none".to_owned(),
         };
-        self.check("messages arrive with A's address in the tunnel", passed, evidence);
+        self.check(name, passed, evidence);
     }
 
-    /// Reverse path filtering is strict on `host`, on the tunnel's device as well.
+    /// Reverse path filtering is strict on `hosts`, for every link of theirs.
     pub(super) fn check_strict(&mut self, hosts: &[&Host]) -> Result<(), RunError> {
-        let mut loose = Vec::new();
+        let mut relaxed = Vec::new();
         for host in hosts {
-            for link in ["all", "default", "eth0", DEVICE] {
-                let key = sysctl::key_for_interface("net.ipv4.conf", link, "rp_filter");
-                let value = read_sysctl(host, key)?;
-                if value != STRICT {
-                    loose.push(format!("{value} for {link} of {}", host.name()));
-                }
-            }
+            let filters = look_at(host, reverse_path_filters)?;
+            let of_others = filters.into_iter().filter(|(_, value)| value != STRICT);
+            relaxed.extend(
+                of_others.map(|(link, value)| format!("{value} for {link} of {}", host.name())),
+            );
         }
-        let evidence = if loose.is_empty() {
-            format!("rp_filter = 1 for all, default, eth0 and {DEVICE}")
+        let names: Vec<_> = hosts.iter().map(|host| host.name()).collect();
+        let names = names.join(" and ");
+        let evidence = if relaxed.is_empty() {
+            format!("rp_filter = 1 for all, default and each link of {names}")
         } else {
-            format!("rp_filter = {}", loose.join(", "))
+            format!("rp_filter = {}", relaxed.join(", "))
         };
-        self.check("reverse path filtering stays strict", loose.is_empty(), evidence);
+        let name = format!("reverse path filtering of {names} stays strict");
+        self.check(name, relaxed.is_empty(), evidence);
+        Ok(())
+    }
+
+    /// Reverse path filtering is loose on `device` of `host` and strict on all others.
+    pub(super) fn check_loose_only(
+        &mut self,
+        host: &Host,
+        device: &'static str,
+    ) -> Result<(), RunError> {
+        let filters = look_at(host, reverse_path_filters)?;
+        let wanted = |link: &str| if link == device { LOOSE } else { STRICT };
+        let passed = filters.iter().all(|(link, value)| value == wanted(link));
+        let values: Vec<_> =
+            filters.iter().map(|(link, value)| format!("{link} {value}")).collect();
+        let name = format!("reverse path filtering of {} is loose on {device} only", host.name());
+        self.check(name, passed, format!("rp_filter of {}", values.join(", ")));
         Ok(())
     }
 
     /// `host` forwards IPv4, or does not.
     pub(super) fn check_forwarding(
         &mut self,
-        name: &'static str,
+        name: &str,
         host: &Host,
         wanted: &str,
     ) -> Result<(), RunError> {
-        let value = read_sysctl(host, "net.ipv4.ip_forward".to_owned())?;
+        let value = look_at(host, || Ok(sysctl::read("net.ipv4.ip_forward")?))?;
         let evidence = format!("net.ipv4.ip_forward = {value} in host {}", host.name());
         self.check(name, value == wanted, evidence);
         Ok(())
     }
 
-    /// Tunnels end when they are asked to, and say that all went well.
-    pub(super) fn stop_tunnels(&mut self, tunnels: Vec<Tunnel>) -> Result<(), RunError> {
-        let mut ends = Vec::with_capacity(tunnels.len());
-        for mut tunnel in tunnels {
-            ends.push(tunnel.stop()?);
-        }
-        let passed = ends.iter().all(std::process::ExitStatus::success);
-        let evidence: Vec<_> = ends.iter().map(ToString::to_string).collect();
-        self.check("both tunnels end on SIGTERM", passed, evidence.join(", "));
-        Ok(())
-    }
-
     /// A host is as it was before its tunnel.
-    pub(super) fn check_restored(
-        &mut self,
-        name: &'static str,
-        before: &Before<'_>,
-    ) -> Result<(), RunError> {
-        let differences = before.snapshot.differences(&look(before.host)?);
-        let evidence = if differences.is_empty() {
-            "links, addresses, routes and sysctls are the same".to_owned()
+    pub(super) fn check_restored(&mut self, before: &Before<'_>) -> Result<(), RunError> {
+        let changes = before.changes()?;
+        let evidence = if changes.is_empty() {
+            "links, addresses, routes, packet filter and sysctls are the same".to_owned()
         } else {
-            differences.join("; ")
+            changes.join("; ")
         };
-        self.check(name, differences.is_empty(), evidence);
+        let name = format!("{} is as before", before.host.name());
+        self.check(name, changes.is_empty(), evidence);
         Ok(())
     }
 
     /// The witness saw nothing.
     pub(super) fn check_witness(&mut self, testimony: &Testimony) {
         let evidence = match &testimony.first {
-            _ if testimony.seen == 0 => {
-                "0 seen on A's eth0, from before the tunnel until after it".to_owned()
-            }
+            _ if testimony.seen == 0 => "0 seen on A's eth0 since before the tunnel".to_owned(),
             Some(first) => {
                 let first = Summary::new(LinkLayer::Ethernet, &first.octets);
                 format!("{} seen, the first: {first}", testimony.seen)

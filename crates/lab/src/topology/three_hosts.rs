@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{BuildError, await_passage, configure, host, lan_ipv4, lan_ipv6, plug, switch};
+use super::{BuildError, Port, await_passage, configure, host, lan_ipv4, lan_ipv6, plug, switch};
 use crate::host::Host;
 
 /// Three hosts, A, B and C, on one Ethernet switch.
@@ -42,7 +42,7 @@ impl ThreeHosts {
         let Self { a, b, c, lan } = &topology;
         for (number, port, host) in [(1, "a", a), (2, "b", b), (3, "c", c)] {
             plug(lan, port, host)?;
-            configure(host, number)?;
+            configure(host, Port::lan(number))?;
         }
         await_passage(a, b, Self::B.into())?;
         await_passage(b, c, Self::C.into())?;

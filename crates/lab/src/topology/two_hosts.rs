@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{BuildError, ETH0, await_passage, configure, connect, host, lan_ipv4, lan_ipv6};
+use super::{BuildError, ETH0, Port, await_passage, configure, connect, host, lan_ipv4, lan_ipv6};
 use crate::host::Host;
 
 /// Two hosts, A and B, on one Ethernet wire (a veth pair).
@@ -31,9 +31,9 @@ impl TwoHosts {
     pub fn build() -> Result<Self, BuildError> {
         let topology = Self { a: host("A")?, b: host("B")? };
         let Self { a, b } = &topology;
-        connect(a, ETH0, b)?;
-        configure(a, 1)?;
-        configure(b, 2)?;
+        connect(a, ETH0, b, ETH0)?;
+        configure(a, Port::lan(1))?;
+        configure(b, Port::lan(2))?;
         await_passage(a, b, Self::B.into())?;
         await_passage(b, a, lan_ipv6(1).into())?;
         Ok(topology)

@@ -50,6 +50,17 @@ pub(crate) fn holders(namespaces: &[PathBuf]) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The processes that any thread of a process started, and those that they started, and so on.
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+    let lists = children(&Path::new("/proc").join(pid.to_string()).join("task"));
+    let lists = lists.into_iter().filter_map(|task| fs::read_to_string(task.join("children")).ok());
+    let lists: Vec<_> = lists.collect();
+    let own = lists.iter().flat_map(|list| list.split_whitespace());
+    own.map(|pid| pid.parse().unwrap())
+        .flat_map(|child| [vec![child], descendants(child)].concat())
+        .collect()
+}
+
 fn children(directory: &Path) -> Vec<PathBuf> {
     // Processes come and go; one that is gone holds nothing.
     let entries = fs::read_dir(directory).into_iter().flatten();

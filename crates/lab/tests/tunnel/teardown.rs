@@ -145,7 +145,7 @@ fn a_route_that_exists_is_an_error_and_everything_is_undone() {
     add_route_elsewhere(&hosts.a);
     let ended = failed_start(&hosts, &end().toml());
     assert!(ended.said.contains("203.0.113.0/24"), "{}", ended.said);
-    assert!(ended.said.contains("File exists"), "{}", ended.said);
+    assert!(ended.said.contains("already by \"eth0\""), "{}", ended.said);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_failed_start_on_a_persistent_device_leaves_the_device_as_it_was() {
     add_device(&hosts.a, &["--vnet-hdr", "--address", "192.0.2.1/24"]);
     add_route_elsewhere(&hosts.a);
     let ended = failed_start(&hosts, &end().toml());
-    assert!(ended.said.contains("File exists"), "{}", ended.said);
+    assert!(ended.said.contains("already by \"eth0\""), "{}", ended.said);
 }
 
 #[test]

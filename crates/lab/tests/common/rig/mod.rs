@@ -7,6 +7,7 @@
 //! | `udp`, `tcp`, `ping` | traffic whose every octet is compared |
 //! | `packet` | inner packets made by hand |
 //! | `wire` | outer datagrams, each of them judged |
+//! | `sh` | a host as an administrator sees it |
 //! | `state` | what a host's network looks like, and the kernel's counters |
 //! | `program` | programs of others |
 //! | `sys` | system calls that have no safe wrapper |
@@ -19,6 +20,7 @@ pub(crate) mod packet;
 pub(crate) mod pair;
 pub(crate) mod ping;
 pub(crate) mod program;
+pub(crate) mod sh;
 pub(crate) mod state;
 #[expect(unsafe_code, reason = "UDP_SEGMENT and packet sockets have no safe wrapper")]
 pub(crate) mod sys;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +17,10 @@ use crate::common;
 /// The device of every tunnel.
 pub(crate) const DEVICE: &str = "adit0";
 
-/// A directory for configuration files, removed when it is dropped.
+/// Where in [`Files`] the tunnels' journals are.
+const RUNTIME: &str = "run";
+
+/// A directory for configuration files and journals, removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Files(PathBuf);
 
@@ -26,8 +30,21 @@ impl Files {
         let Identity { pid, start_time } = Identity::own().unwrap();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("adit-test-{pid}-{start_time}-{count}"));
-        fs::create_dir(&path).unwrap();
+        fs::create_dir_all(path.join(RUNTIME)).unwrap();
         Self(path)
+    }
+
+    /// Where journals are, in place of the directory of the machine's own tunnels.
+    pub(crate) fn runtime_directory(&self) -> PathBuf {
+        let own = self.0.join(RUNTIME);
+        fs::read_link(&own).unwrap_or(own)
+    }
+
+    /// Lets tunnels keep their journals, of which there is none yet, in another directory.
+    pub(crate) fn replace_runtime_directory(&self, directory: &str) {
+        let own = self.0.join(RUNTIME);
+        fs::remove_dir(&own).unwrap();
+        symlink(directory, own).unwrap();
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -41,10 +58,11 @@ impl Files {
         file
     }
 
-    /// What is in the directory: names and contents.
+    /// What is in the directory beside journals: names and contents.
     pub(crate) fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let entries = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
-        entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+        let files = entries.filter(|path| *path != self.0.join(RUNTIME));
+        files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
     }
 }
 
@@ -62,6 +80,20 @@ pub(crate) fn runnable() -> bool {
 /// The program.
 fn adit() -> Command {
     Command::new(lab::binary().unwrap())
+}
+
+/// The program, with its journals among `files`.
+fn adit_with(files: &Files) -> Command {
+    let mut command = adit();
+    command.env("RUNTIME_DIRECTORY", files.runtime_directory());
+    command
+}
+
+/// Runs `adit` with `arguments` in `host`, where it finds the tunnels of `files`, to its end.
+pub(crate) fn adit_in(host: &Host, files: &Files, arguments: &[&str]) -> Ended {
+    let mut command = adit_with(files);
+    command.args(arguments);
+    Tunnel::of(host.spawn(command).unwrap()).wait()
 }
 
 /// Runs `adit` with `arguments` in `host` to its successful end.
@@ -84,11 +116,13 @@ pub(crate) struct Tunnel {
     process: Process,
 }
 
-/// How a tunnel ended.
+/// How a tunnel, or another run of the program, ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// The exit code, if no signal killed it.
     pub(crate) code: Option<i32>,
+    /// Everything it wrote to standard output.
+    pub(crate) printed: String,
     /// Everything it wrote to standard error.
     pub(crate) said: String,
 }
@@ -103,7 +137,7 @@ impl Tunnel {
 
     /// Starts the tunnel.
     pub(crate) fn start(host: &Host, files: &Files, name: &str, toml: &str) -> Self {
-        let mut command = adit();
+        let mut command = adit_with(files);
         command.arg("up").arg(files.write(name, toml));
         Self { process: host.spawn(command).unwrap() }
     }
@@ -154,7 +188,7 @@ impl Tunnel {
     pub(crate) fn wait(mut self) -> Ended {
         let status = self.process.wait(soon());
         let status = status.unwrap_or_else(|error| panic!("{error}: {}", self.said()));
-        Ended { code: status.code(), said: self.said() }
+        Ended { code: status.code(), printed: self.process.stdout(), said: self.said() }
     }
 
     /// What it counted so far, which it says after SIGUSR1.
@@ -175,13 +209,25 @@ impl Tunnel {
         found.unwrap_or_else(|error| panic!("{error}: {last:?}"))
     }
 
-    /// Processor time that it has used, in clock ticks (proc_pid_stat(5), fields 14 and 15).
-    pub(crate) fn ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
-        let (_, after_name) = stat.rsplit_once(')').unwrap();
-        let fields = after_name.split_ascii_whitespace().skip(14 - 3).take(2);
-        fields.map(|field| field.parse::<u64>().unwrap()).sum()
+    /// The worker that carries its packets at the moment, if there is one.
+    pub(crate) fn worker(&self) -> Option<u32> {
+        common::descendants(self.id()).first().copied()
     }
+
+    /// Processor time that it and its workers have used, in clock ticks.
+    pub(crate) fn ticks(&self) -> u64 {
+        let workers = common::descendants(self.id());
+        // Fields 14 and 15 of proc_pid_stat(5), and for workers that have ended 16 and 17.
+        ticks(self.id(), 4).unwrap() + workers.iter().filter_map(|pid| ticks(*pid, 2)).sum::<u64>()
+    }
+}
+
+/// The sum of `count` fields from field 14 on of a process, if it is there.
+fn ticks(pid: u32, count: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let fields = after_name.split_ascii_whitespace().skip(14 - 3).take(count);
+    fields.map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// What a tunnel counted.
