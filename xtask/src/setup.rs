@@ -1,5 +1,7 @@
 //! `cargo xtask setup`: the programs that tests and measurements run, as Debian packages.
 
+mod unpacked;
+
 use std::process::Command;
 
 use crate::failure::Failure;
@@ -14,7 +16,7 @@ struct Package {
 }
 
 /// Everything that is needed, and nothing else.
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 10] = [
     Package {
         name: "iproute2",
         program: "ip",
@@ -37,7 +39,25 @@ const PACKAGES: [Package; 6] = [
     },
     Package { name: "iputils-ping", program: "ping", why: "round trips of measurements" },
     Package { name: "tcpdump", program: "tcpdump", why: "sees the wire without our own parsers" },
+    Package {
+        name: "iptables",
+        program: "iptables-nft",
+        why: "a firewall of others, whose chains drop what is forwarded",
+    },
+    Package { name: "strace", program: "strace", why: "kills adit at every step of its plan" },
+    Package {
+        name: "dbus-daemon",
+        program: "dbus-daemon",
+        why: "a bus of its own for systemd-resolved in tests",
+    },
+    Package {
+        name: "dbus-bin",
+        program: "dbus-send",
+        why: "asks systemd-resolved what it was told",
+    },
 ];
+
+pub(crate) use unpacked::resolved;
 
 /// Installs what is missing, or says how.
 ///
@@ -48,15 +68,16 @@ pub(crate) fn run() -> Result<(), Failure> {
     let missing: Vec<_> =
         PACKAGES.iter().filter(|package| program::find(package.program).is_none()).collect();
     if missing.is_empty() {
-        println!("setup: nothing is missing");
-        return Ok(());
+        println!("setup: no package is missing");
+        return unpacked::fetch();
     }
     for package in &missing {
         println!("setup: {} is missing: {}", package.name, package.why);
     }
     let names: Vec<_> = missing.iter().map(|package| package.name).collect();
     if program::find("apt-get").is_some() && rustix::process::geteuid().is_root() {
-        return install(&names);
+        install(&names)?;
+        return unpacked::fetch();
     }
     let names = names.join(" ");
     println!("setup: on Debian and Ubuntu: sudo apt-get update && sudo apt-get install {names}");

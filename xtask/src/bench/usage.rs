@@ -1,22 +1,36 @@
-//! What a process has used, from `/proc` (proc_pid_stat(5), proc_pid_status(5)).
+//! What a process and its children have used, from `/proc` (proc_pid_stat(5), proc_pid_status(5)).
 
 use std::fs;
 use std::time::Duration;
 
 use crate::failure::Failure;
 
-/// The time that all threads of a process have spent on a processor, in user and in kernel mode.
+/// The time that all threads of a process and of its living children have spent on a processor, in
+/// user and in kernel mode.
 pub(super) fn cpu_time(pid: u32) -> Result<Duration, Failure> {
-    let stat = read(pid, "stat")?;
-    ticks(&stat)
-        .map(|ticks| Duration::from_secs(ticks) / tick_rate())
-        .ok_or_else(|| Failure::new(format!("/proc/{pid}/stat lacks utime or stime")))
+    let one = |pid: u32| {
+        ticks(&read(pid, "stat")?)
+            .map(|ticks| Duration::from_secs(ticks) / tick_rate())
+            .ok_or_else(|| Failure::new(format!("/proc/{pid}/stat lacks utime or stime")))
+    };
+    family(pid)?.into_iter().map(one).sum()
 }
 
-/// The most memory that a process has had at any time, in octets.
+/// The most memory that a process and its living children have had at any time, each for itself, in
+/// octets.
 pub(super) fn peak_memory(pid: u32) -> Result<u64, Failure> {
-    let status = read(pid, "status")?;
-    high_water_mark(&status).ok_or_else(|| Failure::new(format!("/proc/{pid}/status lacks VmHWM")))
+    let one = |pid: u32| {
+        high_water_mark(&read(pid, "status")?)
+            .ok_or_else(|| Failure::new(format!("/proc/{pid}/status lacks VmHWM")))
+    };
+    family(pid)?.into_iter().map(one).sum()
+}
+
+/// A process and its children.
+fn family(pid: u32) -> Result<Vec<u32>, Failure> {
+    let children = read(pid, &format!("task/{pid}/children"))?;
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    Ok(std::iter::once(pid).chain(children).collect())
 }
 
 fn read(pid: u32, file: &str) -> Result<String, Failure> {

@@ -18,6 +18,9 @@ pub(super) fn run(counts: &mut Counts) -> Result<(), Failure> {
     setup::run()?;
     let adit = adit::build()?;
     let mut tests = program::cargo(&["test", "--workspace", "--no-fail-fast"]);
+    if let Some(resolved) = setup::resolved() {
+        tests.env("ADIT_RESOLVED", resolved);
+    }
     let outcome = run_counting(tests.env("ADIT_BIN", adit), counts);
     match (counts.failed, counts.passed) {
         (0, 0) if outcome.is_ok() => Err(Failure::new("no test was run")),
