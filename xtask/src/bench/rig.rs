@@ -117,7 +117,8 @@ impl Rig {
             .and_then(|()| fs::write(&file, configuration(number, polling)))
             .map_err(|error| Failure::of(format!("write {}", file.display()), error))?;
         let mut command = Command::new(&self.adit);
-        command.arg("up").arg(file);
+        // Journals of namespaces that vanish have no place among those of the machine.
+        command.arg("up").arg(file).env("RUNTIME_DIRECTORY", folder);
         let mut process = host.spawn(command)?;
         process.wait_for_line(&format!("tunnel {name:?} is up"), Deadline::after(PATIENCE))?;
         Ok(process)
