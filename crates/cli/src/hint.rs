@@ -9,6 +9,7 @@ use std::error::Error;
 use std::io;
 
 use ::device::OpenError;
+use engine::runtime::RuntimeError;
 use engine::supervisor::{AttachError, HostError, UnderlayError};
 use netlink::journal::JournalError;
 use netlink::plan::{ChangeError, PlanError};
@@ -35,6 +36,9 @@ fn host(error: &HostError) -> Option<String> {
              another directory",
             path.display()
         ),
+        HostError::Runtime(RuntimeError::Create { .. } | RuntimeError::Unset) => {
+            "RUNTIME_DIRECTORY names another directory for journals".into()
+        }
         HostError::Plan(PlanError::RouteTaken { destination, .. }) => {
             format!("\"ip route show {destination}\" tells more")
         }

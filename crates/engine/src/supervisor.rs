@@ -152,8 +152,8 @@ struct Supervisor {
 /// What is to be done later, and when.
 #[derive(Default)]
 struct Due {
-    /// The plan is made anew.
-    fit: Option<Instant>,
+    /// The plan is made anew: when, and when at the latest although changes go on.
+    fit: Option<(Instant, Instant)>,
     /// The last time that it was.
     fitted: Option<Instant>,
     /// The device is opened again: when, after which interval, and whether it may be made anew.
@@ -172,7 +172,9 @@ impl Supervisor {
     /// Plays back what a killed tunnel has left, opens the sockets and finds the peers.
     fn new(config: Config, file: &FilePath) -> Result<Self, TunnelError> {
         let tunnel = || config.name.clone();
-        let host = HostNetwork::open(&config.name, Some(file))
+        // Whoever reads the journal may be in another directory.
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let host = HostNetwork::open(&config.name, Some(&file))
             .map_err(|cause| TunnelError::Host { tunnel: tunnel(), cause })?;
         // Join first, then look: what changes in between is then told.
         let monitor = Monitor::open(&[
@@ -315,7 +317,8 @@ impl Supervisor {
     fn next_due(&self) -> Option<Instant> {
         let worker = self.attachment.as_ref().and_then(Attachment::deadline);
         let reopen = self.due.reopen.map(|(at, ..)| at);
-        [self.due.fit, reopen, worker].into_iter().flatten().min()
+        let fit = self.due.fit.map(|(at, _)| at);
+        [fit, reopen, worker].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
@@ -330,7 +333,7 @@ impl Supervisor {
                 Lasting { config: &self.config, sockets: &self.sockets, peers: &self.peers };
             attachment.handle_deadline(now, &lasting);
         }
-        if is_due(self.due.fit) {
+        if is_due(self.due.fit.map(|(at, _)| at)) {
             self.fit();
         }
     }
@@ -400,9 +403,11 @@ impl Supervisor {
     /// Has the plan made anew, when the present crowd of changes is over.
     fn settle(&mut self) {
         let (quiet, interval) = SETTLE;
-        let soon = Instant::now() + quiet;
-        let at = self.due.fitted.map_or(soon, |fitted| soon.max(fitted + interval));
-        self.due.fit = Some(self.due.fit.map_or(at, |due| due.max(at).min(due + interval)));
+        let now = Instant::now();
+        // A crowd that does not end is not waited for.
+        let latest = self.due.fit.map_or(now + interval, |(_, latest)| latest);
+        let earliest = self.due.fitted.map_or(now, |fitted| fitted + interval);
+        self.due.fit = Some(((now + quiet).min(latest).max(earliest), latest));
     }
 
     /// Makes the host's network fit again, after something that it depends on has changed.

@@ -3,12 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use device::Mode;
+use netlink::journal::Journal;
 use netlink::plan::{self, Obstacle, Operation};
 use proto::InnerMtu;
 
 use super::desired::{self, Circumstances};
 use super::{HostError, TunnelError, underlay};
 use crate::config::Config;
+use crate::runtime;
 use crate::worker::lane::content;
 
 /// The changes that bringing a tunnel up would make now.
@@ -60,11 +62,23 @@ pub fn preview(config: &Config) -> Result<Preview, TunnelError> {
         running: false,
     };
     let desired = desired::desired(config, &circumstances);
-    let actual = network.read(&desired, &[]).map_err(|error| host(error.into()))?;
-    let operations = plan::plan(&desired, &actual).map_err(|error| host(error.into()))?;
+    let mut actual = network.read(&desired, &[]).map_err(|error| host(error.into()))?;
+    let running = is_running(&config.name);
+    if running {
+        // The table of our name is the tunnel's own.
+        actual.filter.foreign.retain(|table| table.name != desired.table);
+    }
+    let mut operations = plan::plan(&desired, &actual).map_err(|error| host(error.into()))?;
+    operations.retain(|operation| !running || !matches!(operation, Operation::InstallTable { .. }));
     let made = if exists { Vec::new() } else { making(config) };
     let steps = made.into_iter().chain(operations.iter().map(Step::of)).collect();
     Ok(Preview { steps, obstacles: plan::obstacles(&desired, &actual) })
+}
+
+/// Whether a tunnel of that name is up, as far as this user may know.
+fn is_running(name: &str) -> bool {
+    runtime::directory()
+        .is_ok_and(|directory| matches!(Journal::holder(&directory, name), Ok(Some(_))))
 }
 
 impl Step {

@@ -109,6 +109,7 @@ fn a_plan_for_what_is_so_already_is_empty() {
     let Some(hosts) = client() else { return };
     let files = Files::new();
     let mut tunnel = Tunnel::up(&hosts.a, &files, "a", &toml());
+    assert_eq!(commands(&plan(&hosts.a, &files)), [""; 0]);
     // The plan is made anew whenever something changes; nothing of it is missing.
     sh(&hosts.a, "ip link add dev other type veth peer name another; ip link del dev other");
     sh(&hosts.a, "ip route del 0.0.0.0/1");
