@@ -219,6 +219,13 @@ impl HostNetwork {
     }
 }
 
+impl Drop for HostNetwork {
+    /// However the supervisor ends while it still can do something, nothing is left.
+    fn drop(&mut self) {
+        self.undo();
+    }
+}
+
 /// Takes back what a tunnel of that name has left when it was killed; `None` if it has left nothing.
 ///
 /// # Errors

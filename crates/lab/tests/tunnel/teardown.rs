@@ -70,6 +70,8 @@ fn failed_start(hosts: &TwoHosts, toml: &str) -> Ended {
     assert!(ended.said.starts_with("error: "), "{}", ended.said);
     state::assert_same(&before, &state::of(&hosts.a));
     assert_eq!(files.contents().len(), 1);
+    let journals = std::fs::read_dir(files.runtime_directory()).unwrap();
+    assert_eq!(journals.count(), 0, "a journal is left");
     ended
 }
 
