@@ -145,7 +145,8 @@ impl HostNetwork {
 
     /// Takes all changes back, the last one first; says what could not be, and keeps that in the journal.
     pub(crate) fn undo(&mut self) {
-        let (mut remaining, left) = revert_all(&mut self.host, &self.applied);
+        let applied = std::mem::take(&mut self.applied);
+        let (mut remaining, left) = revert_all(&mut self.host, &applied);
         for left in left {
             tracing::warn!("{left}");
         }
@@ -153,9 +154,9 @@ impl HostNetwork {
             tracing::warn!("{undo} could not be taken back: {}", WithCauses(error));
         }
         remaining.reverse();
-        self.applied = remaining.into_iter().map(|(undo, _)| undo).collect();
+        let remaining: Vec<_> = remaining.into_iter().map(|(undo, _)| undo).collect();
         let Some(journal) = self.journal.take() else { return };
-        if let Err(error) = close(journal, &self.applied) {
+        if let Err(error) = close(journal, &remaining) {
             tracing::warn!("{}", WithCauses(&error));
         }
     }
