@@ -81,6 +81,13 @@ fn a_route_that_is_taken() {
 }
 
 #[test]
+fn a_network_that_is_another_links() {
+    let prepare =
+        "ip link add tun9 type veth peer name other; ip address add 192.0.2.9/24 dev tun9";
+    refused(prepare, &End::A.toml(), &["192.0.2.0/24 already by \"tun9\""]);
+}
+
+#[test]
 fn a_table_of_our_name_that_is_somebody_elses() {
     let toml = End::A.network("forward = true").toml();
     refused("nft add table inet adit-a", &toml, &["inet adit-a"]);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::{Link, LinkIndex};
 
-use super::desired::plain_metric;
+use super::desired::{connected, plain_metric};
 use super::error::MTU_MOST;
 use super::{Actual, Desired, Device, PlanError, filter};
 
@@ -64,6 +64,9 @@ fn check_addresses(desired: &Desired, actual: &Actual, device: &Device) -> Resul
             _ => {}
         }
     }
+    for prefix in desired.addresses_on(device.index()).filter_map(|address| connected(&address)) {
+        not_on_another_link(prefix, actual, device)?;
+    }
     let mut wanted = desired.addresses_on(device.index());
     let taken = wanted.find(|wanted| {
         // IPv6 has an address once a link, IPv4 once a prefix.
@@ -76,6 +79,24 @@ fn check_addresses(desired: &Desired, actual: &Actual, device: &Device) -> Resul
     });
     taken.map_or(Ok(()), |address| {
         Err(PlanError::AddressTaken { device: device.name.clone(), local: address.local })
+    })
+}
+
+/// Refuses a network that another link, such as that of another tunnel, has as its own: the two would
+/// take each other's packets.
+fn not_on_another_link(prefix: IpNet, actual: &Actual, device: &Device) -> Result<(), PlanError> {
+    let alone = prefix.prefix_len() == prefix.max_prefix_len();
+    // Every link has those.
+    let link_local = matches!(prefix, IpNet::V6(net) if net.addr().is_unicast_link_local());
+    let other = actual.addresses.iter().find(|address| {
+        !alone
+            && !link_local
+            && address.link != device.index()
+            && connected(address) == Some(prefix)
+    });
+    other.map_or(Ok(()), |other| {
+        let link = Some(actual.name_of(other.link));
+        Err(PlanError::RouteTaken { destination: prefix, link })
     })
 }
 
