@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! The supervisor opens sockets and device, makes the host's network fit ([`host`]), and starts a
+//! The supervisor opens sockets and device, makes the host's network fit (`host`), and starts a
 //! worker process that carries the packets ([`crate::worker`]); it hands its descriptors over and keeps
 //! them, so that a worker that dies is replaced without the device's notice. Then it waits:
 //!
@@ -16,7 +16,7 @@
 //! | links, addresses or routes change | the plan is made anew: endpoints keep the way that they have by then |
 //! | a first sender, an endpoint elsewhere | the inner MTU and the kept ways follow |
 //!
-//! Everything that has to be done later has its instant in [`Due`], and the loop never waits
+//! Everything that has to be done later has its instant in `Due`, and the loop never waits
 //! anywhere else. Order at the start: journal, sockets, device, worker, host. So nothing is
 //! redirected before packets are carried, and what is wrong is found before anything is changed.
 

@@ -3,12 +3,12 @@
 //! # Theory of operation
 //!
 //! The supervisor starts a worker for a device, and another one when that has died. A worker gets everything that it
-//! needs over its standard input, a socket ([`channel`](crate::channel)): what to do, the queues of the device and
+//! needs over its standard input, a socket (`channel`): what to do, the queues of the device and
 //! the UDP sockets. It has no privilege, and needs none:
 //!
-//! 1. It confines itself, while it has one thread and no descriptors ([`confine`]).
+//! 1. It confines itself, while it has one thread and no descriptors (`confine`).
 //! 2. It receives its setup and the descriptors.
-//! 3. It makes lanes and a thread for each queue ([`crew`]); these wait at a gate.
+//! 3. It makes lanes and a thread for each queue (`crew`); these wait at a gate.
 //! 4. It gives the system calls up that are not needed any more, for all threads at once.
 //! 5. It opens the gate, says that it has started, and serves the channel until it is told to stop.
 //!
