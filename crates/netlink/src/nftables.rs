@@ -42,6 +42,7 @@
 //! (`nfnetlink_rcv_batch`), net/netfilter/nf_tables_api.c (`nft_rcv_nl_event` for owners).
 
 mod chain;
+mod expression;
 mod forward;
 mod found;
 mod legacy;
@@ -65,6 +66,8 @@ use found::{HEADER, number};
 use marked::MarkedRule;
 use request::{Attributes, FAMILY_ANY, Kind, Request};
 use table::Step;
+
+use expression::drops_everything;
 
 pub use chain::ChainId;
 pub use forward::accept_forward_as_nft;
@@ -163,6 +166,17 @@ impl Socket {
         Ok(marked.iter().any(|rule| rule.input) && marked.iter().any(|rule| rule.output))
     }
 
+    /// Whether the last rule of a chain drops or rejects whatever comes to it, as firewalld has it where
+    /// others have a policy. A chain that is not there does not.
+    pub fn ends_in_drop(&mut self, chain: &ChainId) -> Result<bool, Error> {
+        let words = format!("nftables: list rules of chain {chain}");
+        let rules = self
+            .connection
+            .dump(&chain.list_rules(), |message| drops_everything(message, chain))
+            .map_err(|cause| Error::new(words, cause))?;
+        Ok(rules.last().copied().unwrap_or(false))
+    }
+
     /// Removes the rules of [`Socket::accept_forward`] that are there, in one transaction.
     ///
     /// False if there was none, be it because there is no such chain.
@@ -215,7 +229,7 @@ impl Socket {
     fn marked_rules(&mut self, forward: Forward<'_>) -> Result<Vec<MarkedRule>, Error> {
         let mark = forward.mark();
         let parse = |message: &Message<'_>| MarkedRule::parse(message, forward.chain, &mark);
-        match self.connection.dump(&forward.list_request(), parse) {
+        match self.connection.dump(&forward.chain.list_rules(), parse) {
             Ok(marked) if marked.len() > RULE_LIMIT => Err(Cause::TooManyRules),
             listed => listed,
         }

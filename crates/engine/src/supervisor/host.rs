@@ -94,8 +94,8 @@ pub(crate) struct HostNetwork {
     journal: Option<Journal>,
     /// What takes the changes back, in the order in which they were made.
     applied: Vec<Undo>,
-    /// What was said of refused operations, so that it is said once.
-    refused: Vec<String>,
+    /// What was said of refused operations and of others' firewalls, so that it is said once.
+    said: Vec<String>,
 }
 
 impl HostNetwork {
@@ -112,7 +112,7 @@ impl HostNetwork {
                 None
             }
         };
-        Ok(Self { host, journal, applied: Vec::new(), refused: Vec::new() })
+        Ok(Self { host, journal, applied: Vec::new(), said: Vec::new() })
     }
 
     /// The socket to ask the kernel with.
@@ -123,7 +123,11 @@ impl HostNetwork {
     /// What would have to be changed, and is not.
     pub(crate) fn plan(&mut self, desired: &Desired) -> Result<Vec<Operation>, HostError> {
         let actual = self.host.read(desired, &self.applied)?;
-        Ok(plan::plan(desired, &actual)?)
+        let operations = plan::plan(desired, &actual)?;
+        for obstacle in plan::obstacles(desired, &actual) {
+            self.warn_once(&obstacle);
+        }
+        Ok(operations)
     }
 
     /// Makes the host's network as `desired`, and returns what was changed.
@@ -188,12 +192,20 @@ impl HostNetwork {
         if desired.device_made_by_us || !error.is_not_permitted() {
             return Err(error.into());
         }
-        let text = WithCauses(&error).to_string();
-        if !self.refused.contains(&text) {
-            tracing::warn!("device {} is used as it is: {text}", desired.device);
-            self.refused.push(text);
-        }
+        self.warn_once(&format_args!(
+            "device {} is used as it is: {}",
+            desired.device,
+            WithCauses(&error)
+        ));
         Ok(false)
+    }
+
+    fn warn_once(&mut self, what: &dyn std::fmt::Display) {
+        let text = what.to_string();
+        if !self.said.contains(&text) {
+            tracing::warn!("{text}");
+            self.said.push(text);
+        }
     }
 
     /// Forgets what died with a link.

@@ -2,15 +2,17 @@
 
 use std::fmt;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::nftables::found::Family;
+use crate::message::{Message, text};
+use crate::nftables::expression::find;
+use crate::nftables::found::{Family, HEADER, family};
 use crate::nftables::request::{Attributes, Kind, Request};
 use crate::nftables::statement::Dialect;
 use crate::nftables::table::{
     CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, CHAIN_TYPE, HOOK_FORWARD, HOOK_NUMBER,
-    HOOK_PRIORITY, Step, TABLE_NAME, TABLE_NAME_LIMIT,
+    HOOK_PRIORITY, RULE_CHAIN, RULE_TABLE, Step, TABLE_NAME, TABLE_NAME_LIMIT,
 };
 
 /// `NF_DROP` of include/uapi/linux/netfilter.h.
@@ -51,6 +53,25 @@ impl ChainId {
     /// The attributes that name it, which are the same for rules and for chains.
     pub(super) fn attributes(&self, table: u16, chain: u16) -> Attributes {
         Attributes::default().text(table, cut(&self.table)).text(chain, cut(&self.chain))
+    }
+
+    /// Asks for its rules.
+    pub(super) fn list_rules(&self) -> Request {
+        let attributes = self.attributes(RULE_TABLE, RULE_CHAIN);
+        Request::new(Kind::GetRule, self.family.number(), attributes)
+    }
+
+    /// The attributes of the rule that a message tells of; none if it is not one of this chain.
+    pub(super) fn rule<'a>(&self, message: &Message<'a>) -> Result<Option<&'a [u8]>, DecodeError> {
+        if message.kind != Kind::NewRule.message_type() || family(message)? != self.family {
+            return Ok(None);
+        }
+        message.attributes(HEADER)?.try_for_each(|attribute| attribute.map(drop))?;
+        let row = message.payload.get(HEADER..).unwrap_or_default();
+        let is = |kind, name: &str| {
+            find(row, kind).is_some_and(|value| text(value, TABLE_NAME_LIMIT) == name)
+        };
+        Ok((is(RULE_TABLE, &self.table) && is(RULE_CHAIN, &self.chain)).then_some(row))
     }
 
     /// The steps that make it, and its table if there is none, as a chain that drops what is

@@ -87,12 +87,6 @@ impl Forward<'_> {
         ]
     }
 
-    /// Asks for the rules of the chain.
-    pub(super) fn list_request(&self) -> Request {
-        let attributes = self.chain.attributes(RULE_TABLE, RULE_CHAIN);
-        Request::new(Kind::GetRule, self.chain.family.number(), attributes)
-    }
-
     /// The step that removes one rule of the chain.
     pub(super) fn delete_step(&self, rule: &MarkedRule) -> Step {
         let chain = self.chain;

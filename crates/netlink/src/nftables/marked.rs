@@ -8,27 +8,16 @@
 //!
 //! References: include/linux/udata.h of libnftnl, include/uapi/linux/netfilter/xt_comment.h.
 
-use netlink_packet_core::{DecodeError, NlasIterator};
+use netlink_packet_core::DecodeError;
 
 use crate::message::{Message, text};
 use crate::nftables::ChainId;
-use crate::nftables::found::{HEADER, family, number};
-use crate::nftables::request::{ATTRIBUTE_HEADER, Kind};
-use crate::nftables::statement::{
-    DATA, LIST_ELEMENT, MATCH, MATCH_NAME, MATCH_STRUCTURE, META, META_KEY, Meta, NAME,
-};
-use crate::nftables::table::{
-    RULE_CHAIN, RULE_EXPRESSIONS, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, TABLE_NAME_LIMIT,
-};
+use crate::nftables::expression::{COMMENT_LIMIT, expressions, find};
+use crate::nftables::statement::Meta;
+use crate::nftables::table::{RULE_EXPRESSIONS, RULE_HANDLE, RULE_USERDATA};
 
 /// `NFTNL_UDATA_RULE_COMMENT`.
 const COMMENT: u8 = 0;
-
-/// The longest comment that is read: `XT_MAX_COMMENT_LEN`, and that of nft(8) is shorter.
-const COMMENT_LIMIT: usize = 256;
-
-/// The longest name of an expression or of a match (`XT_EXTENSION_MAXNAMELEN`).
-const EXPRESSION_NAME_LIMIT: usize = 29;
 
 /// A rule whose comment is a certain text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +37,7 @@ impl MarkedRule {
         chain: &ChainId,
         mark: &str,
     ) -> Result<Option<Self>, DecodeError> {
-        if message.kind != Kind::NewRule.message_type() || family(message)? != chain.family {
-            return Ok(None);
-        }
-        message.attributes(HEADER)?.try_for_each(|attribute| attribute.map(drop))?;
-        let row = message.payload.get(HEADER..).unwrap_or_default();
-        let is = |kind, name: &str| {
-            find(row, kind).is_some_and(|value| text(value, TABLE_NAME_LIMIT) == name)
-        };
-        if !is(RULE_TABLE, &chain.table) || !is(RULE_CHAIN, &chain.chain) {
-            return Ok(None);
-        }
+        let Some(row) = chain.rule(message)? else { return Ok(None) };
         let expressions = || expressions(find(row, RULE_EXPRESSIONS).unwrap_or_default());
         let in_user_data = find(row, RULE_USERDATA).and_then(comment);
         let mut comments =
@@ -83,36 +62,6 @@ pub(super) fn user_data(comment: &str) -> Vec<u8> {
     [&[COMMENT, length], &*value].concat()
 }
 
-/// One step of a rule, of which only what tells a mark is looked at.
-#[derive(Debug)]
-struct Expression<'a> {
-    name: String,
-    /// The value of `NFTA_EXPR_DATA`.
-    attributes: &'a [u8],
-}
-
-impl Expression<'_> {
-    fn comment(&self) -> Option<String> {
-        let legacy = find(self.attributes, MATCH_NAME)?;
-        if self.name != MATCH || text(legacy, EXPRESSION_NAME_LIMIT) != "comment" {
-            return None;
-        }
-        Some(text(find(self.attributes, MATCH_STRUCTURE)?, COMMENT_LIMIT))
-    }
-
-    fn loads(&self, key: Meta) -> bool {
-        let loaded = || number(find(self.attributes, META_KEY)?).ok();
-        self.name == META && loaded() == Some(key as u32)
-    }
-}
-
-fn expressions(list: &[u8]) -> impl Iterator<Item = Expression<'_>> {
-    attributes(list).filter(|(kind, _)| *kind == LIST_ELEMENT).filter_map(|(_, expression)| {
-        let name = text(find(expression, NAME)?, EXPRESSION_NAME_LIMIT);
-        Some(Expression { name, attributes: find(expression, DATA)? })
-    })
-}
-
 /// The comment that nft(8) put into user data.
 fn comment(user_data: &[u8]) -> Option<String> {
     let mut rest = user_data;
@@ -131,25 +80,17 @@ fn parse_handle(value: &[u8]) -> Result<u64, DecodeError> {
     octets.map(u64::from_be_bytes).ok_or_else(|| DecodeError::buffer_too_small(value.len(), 8))
 }
 
-/// Kinds and values up to the first attribute that is malformed.
-fn attributes(row: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(row).map_while(Result::ok).map(|attribute| {
-        let (kind, end) = (attribute.kind(), usize::from(attribute.length()));
-        (kind, attribute.into_inner().get(ATTRIBUTE_HEADER..end).unwrap_or_default())
-    })
-}
-
-fn find(row: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(row).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
-}
-
 #[cfg(test)]
 #[cfg(target_endian = "little")]
 mod tests {
     use super::*;
     use crate::message::{Request as _, messages};
     use crate::nftables::found::Family;
-    use crate::nftables::request::{Attributes, Request};
+    use crate::nftables::request::{Attributes, Kind, Request};
+    use crate::nftables::statement::{
+        DATA, LIST_ELEMENT, MATCH, MATCH_NAME, MATCH_STRUCTURE, META, META_KEY, NAME,
+    };
+    use crate::nftables::table::{RULE_CHAIN, RULE_TABLE};
 
     /// `NFT_MSG_NEWRULE` of Linux 6.18: `iifname "adit0" counter accept comment "adit adit0"` with
     /// handle 2 in `ip filter FORWARD`.

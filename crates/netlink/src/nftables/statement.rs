@@ -41,8 +41,8 @@ pub(super) const MATCH_STRUCTURE: u16 = 3;
 
 /// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`, `NFTA_VERDICT_CODE`.
 const VALUE: u16 = 1;
-const VERDICT_DATA: u16 = 2;
-const VERDICT_CODE: u16 = 1;
+pub(super) const VERDICT_DATA: u16 = 2;
+pub(super) const VERDICT_CODE: u16 = 1;
 
 /// `NF_ACCEPT` of include/uapi/linux/netfilter.h.
 const ACCEPT: u32 = 1;

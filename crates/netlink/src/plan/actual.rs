@@ -48,7 +48,7 @@ pub struct Filter {
     pub hidden: bool,
 }
 
-/// A base chain of hook forward that drops by its policy.
+/// A base chain of hook forward that drops what no rule accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppingChain {
     /// Which it is.

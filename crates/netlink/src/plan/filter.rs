@@ -2,8 +2,8 @@
 //!
 //! Its own table accepts, translates and clamps; that is enough unless a chain of someone else drops.
 //! An accepting rule elsewhere does not save a packet from such a chain ([`crate::nftables`]), so the
-//! chain itself gets two marked rules at its head. Looked for are chains that drop by their *policy*:
-//! what their rules drop by name, someone wanted dropped.
+//! chain itself gets two marked rules at its head. Looked for are chains that drop what is left in the end, by
+//! their policy or their last rule: what their other rules drop by name, someone wanted dropped.
 //!
 //! Translation concerns the families that are forwarded. A fixed address concerns its own family, and
 //! the other keeps its addresses.
@@ -22,7 +22,7 @@ use super::{Actual, Desired, Device, DroppingChain, Families, Operation, PlanErr
 /// What may drop packets that the host should forward, and that no plan can change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// A chain that drops by its policy is in a table that belongs to another process.
+    /// A chain that drops what is left is in a table that belongs to another process.
     OwnedChain(ChainId),
     /// Which chains there are is shown to those only who may change them.
     Hidden,
@@ -172,7 +172,8 @@ impl fmt::Display for Obstacle {
                 let program = if *v6 { "ip6tables" } else { "iptables" };
                 write!(
                     f,
-                    "legacy {program} has a filter table, which cannot be looked at from here"
+                    "legacy {program} has a filter table, which cannot be looked at from here: \
+                     \"{program}-legacy -S FORWARD\" tells whether it drops what is forwarded"
                 )
             }
         }

@@ -93,8 +93,12 @@ impl Host {
         foreign.retain(|table| !ours(table.family, &table.name));
         let chains = socket.base_chains().map_err(needed)?;
         let mut dropping = Vec::new();
-        for chain in chains.iter().filter(|chain| drops(chain) && !ours(chain.family, &chain.table))
+        for chain in
+            chains.iter().filter(|chain| forwards(chain) && !ours(chain.family, &chain.table))
         {
+            if !drops(socket, chain)? {
+                continue;
+            }
             let owned = foreign.iter().any(|table| {
                 (table.family, &table.name) == (chain.family, &chain.table) && table.owner
             });
@@ -107,10 +111,17 @@ impl Host {
     }
 }
 
-/// Whether a chain drops what is forwarded unless a rule accepts it.
-fn drops(chain: &BaseChain) -> bool {
+/// Whether a chain drops what no rule accepts, by its policy or by its last rule.
+fn drops(socket: &mut nftables::Socket, chain: &BaseChain) -> Result<bool, Error> {
+    if chain.policy == Policy::Drop {
+        return Ok(true);
+    }
+    socket.ends_in_drop(&chain.id())
+}
+
+/// Whether packets that are forwarded come to a chain.
+fn forwards(chain: &BaseChain) -> bool {
     chain.hook == Hook::Forward
-        && chain.policy == Policy::Drop
         && matches!(chain.family, Family::Inet | Family::Ipv4 | Family::Ipv6)
 }
 

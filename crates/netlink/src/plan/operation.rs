@@ -139,7 +139,7 @@ pub enum Operation {
         /// The table.
         table: Table,
     },
-    /// Puts two marked rules at the head of a chain of someone else that drops by its policy: what
+    /// Puts two marked rules at the head of a chain of someone else that drops what is left: what
     /// comes in by a device is accepted, and the answers to it.
     AcceptForward {
         /// The chain.

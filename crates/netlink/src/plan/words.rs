@@ -51,7 +51,7 @@ impl Operation {
                     .to_owned()
             }
             Self::AcceptForward { chain, device } => {
-                format!("chain {chain}, which drops by its policy, lets packets of {device} pass")
+                format!("chain {chain}, which drops what is left, lets packets of {device} pass")
             }
             Self::AddAddress(address) => {
                 format!("{} answers to {}", address.device, address.local.addr())

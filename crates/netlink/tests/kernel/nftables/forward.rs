@@ -161,6 +161,44 @@ fn the_clients_connections_pass_the_chain_of_ip6tables() {
 }
 
 #[test]
+fn a_chain_that_drops_or_rejects_at_its_end_is_told_from_one_that_does_not() {
+    in_filtered_namespace(|_| {
+        nft("add table inet t").unwrap();
+        for (number, (rules, expected)) in [
+            (&["reject with icmpx admin-prohibited"][..], true),
+            (&["ct state established accept", "counter log drop"], true),
+            (&["iifname lo accept", "reject with tcp reset"], false),
+            (&["drop", "accept"], false),
+            (&["iifname lo drop"], false),
+            (&["limit rate 1/second drop"], false),
+            (&[], false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let id = chain(Family::Inet, "t", &format!("c{number}"));
+            nft(&format!("add chain {id} {{ type filter hook forward priority 0; }}")).unwrap();
+            rules.iter().for_each(|rule| _ = nft(&format!("add rule {id} {rule}")).unwrap());
+            assert_eq!(socket().ends_in_drop(&id).unwrap(), expected, "{rules:?}");
+        }
+        assert!(!socket().ends_in_drop(&chain(Family::Inet, "t", "none")).unwrap());
+    });
+}
+
+#[test]
+fn a_chain_of_iptables_that_rejects_at_its_end_is_one() {
+    in_iptables_namespace(|_| {
+        sh("iptables-nft -A FORWARD -i lo -j ACCEPT");
+        assert!(!socket().ends_in_drop(&iptables_forward()).unwrap());
+        for target in ["REJECT", "DROP"] {
+            sh(&format!("iptables-nft -A FORWARD -m comment --comment last -j {target}"));
+            assert!(socket().ends_in_drop(&iptables_forward()).unwrap(), "{target}");
+            sh("iptables-nft -D FORWARD 2");
+        }
+    });
+}
+
+#[test]
 fn iptables_lists_our_rules_at_the_head_of_its_chain_and_what_it_had() {
     in_iptables_namespace(|_| {
         let tables = ["filter", "mangle"];
