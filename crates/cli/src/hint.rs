@@ -13,6 +13,7 @@ use engine::runtime::RuntimeError;
 use engine::supervisor::{AttachError, HostError, UnderlayError};
 use netlink::journal::JournalError;
 use netlink::plan::{ChangeError, PlanError};
+use netlink::resolver::NamesError;
 use netlink::sysctl::SysctlError;
 use transport::udp::BindError;
 
@@ -41,6 +42,9 @@ fn host(error: &HostError) -> Option<String> {
         }
         HostError::Plan(PlanError::RouteTaken { destination, .. }) => {
             format!("\"ip route show {destination}\" tells more")
+        }
+        HostError::Plan(PlanError::Names(NamesError::OtherTunnel { tunnel, .. })) => {
+            format!("\"adit down {tunnel}\" brings the former file back")
         }
         HostError::Plan(PlanError::NoWay { endpoint, .. }) => {
             format!("this host has no route to {endpoint} at the moment")

@@ -181,7 +181,10 @@ fn names(
     device: &Device,
 ) -> Result<Option<Operation>, PlanError> {
     let (Some(names), Some(resolver)) = (&desired.names, &actual.resolver) else { return Ok(None) };
-    Ok(resolver::plan(names, device, resolver)?.map(Operation::ChangeNames))
+    let is_file = |undo: &Undo| matches!(undo, Undo::Names(resolver::Undo::File { .. }));
+    let applied = actual.applied.iter().any(is_file);
+    let tunnel = resolver::Tunnel { name: &desired.tunnel, device, applied };
+    Ok(resolver::plan(names, tunnel, resolver)?.map(Operation::ChangeNames))
 }
 
 fn is_up(actual: &Actual, device: &Device) -> bool {

@@ -11,23 +11,43 @@
 //! |---|---|---|
 //! | change | servers, search domains and `~.` of the tunnel's link | another file in its place |
 //! | ends with the device | yes | no |
-//! | is ours if | the link has the servers that we wrote | it is what we wrote, or a beginning of it |
+//! | is ours if | the link has the servers that we wrote | it is what we wrote, or torn |
 //!
-//! [`revert`] takes back only what is ours. A beginning of the file is what a crash leaves where it had to
-//! be written in place; an empty file is the shortest one, and is also what a crash of the undo leaves.
+//! [`revert`] takes back only what is ours. While a file that is a mount point is changed, a crash leaves
+//! parts of what was written and of what was there before; those are ours, too.
+//!
+//! # After a reboot
+//!
+//! The file outlives a reboot, which the device, the service's settings and a journal in `/run` do not. It
+//! therefore ends with a *record*, comment lines that say for which tunnel and in which boot it was
+//! written, and what was there before (the file `record.rs` says why there and not beside it). Whoever has no
+//! journal goes by the record:
+//!
+//! - [`recover`] brings the former file back, if the file is of an earlier boot and of that tunnel. In the
+//!   boot that it was written in, its run may not have ended: the journal is perhaps elsewhere.
+//! - [`plan`], for a tunnel that has not [applied](Tunnel::applied) a change, takes the record for what
+//!   was there before, and not the file. So the next undo brings back what no tunnel wrote.
+//! - A file of another tunnel is refused. To undo what that one did is left to its name.
+//!
+//! A file that someone has edited since is theirs, whatever its last lines say. So is one that another
+//! program wrote: the record is gone with the file that it belonged to, and there is nothing left to do.
 //!
 //! # Limits
 //!
-//! Two tunnels cannot both have the file: one that another device's tunnel wrote is refused. The file
-//! outlives a reboot, which a journal in `/run` does not. Access lists and other extended attributes of
+//! Two tunnels cannot both have the file. Access lists and other extended attributes of
 //! a file are not kept. Where a link of systemd-resolved had neither servers nor domains before, *all* its
 //! settings are reset, since the service cannot unset one alone. If the service is gone when a change
 //! is to be taken back, so are its settings for now, and nothing is done.
+//!
+//! A container that is started anew in one boot of its host, and has lost its journal, is not recovered by
+//! [`recover`], but its next tunnel of that name takes over. A journal in a directory that outlives the
+//! boot makes no difference: it is not used, and the record is.
 
 mod bus;
 mod conf;
 mod file;
 mod former;
+mod record;
 
 use std::fmt;
 use std::io;
@@ -45,6 +65,7 @@ pub use self::former::{Former, Octets};
 
 use self::bus::Resolved;
 use self::conf::{Conf, SERVERS_MOST};
+use self::record::{Kept, Record, State};
 
 const PATH: &str = "/etc/resolv.conf";
 
@@ -61,6 +82,17 @@ pub struct Names {
     pub servers: Vec<IpAddr>,
     /// The domains that complete short names.
     pub domains: Vec<String>,
+}
+
+/// The tunnel that a plan is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Tunnel<'a> {
+    /// Its name, by which `adit down` knows it.
+    pub name: &'a str,
+    /// Its device. One that has yet to be made has number 0; its plan is to be shown and not applied.
+    pub device: &'a Device,
+    /// Whether its journal has a change of the file that was applied and not taken back.
+    pub applied: bool,
 }
 
 /// Who answers names.
@@ -82,7 +114,7 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Resolved { from: Settings, to: Settings },
-    File { path: PathBuf, from: Former, to: String },
+    File { path: PathBuf, from: Former, before: Former, to: String },
 }
 
 /// What takes a [`Change`] back.
@@ -107,6 +139,13 @@ pub enum Undo {
     },
 }
 
+/// A file of an earlier boot that was brought back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The device that the tunnel had.
+    pub device: String,
+}
+
 /// The names cannot be had; nothing has been changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -129,12 +168,28 @@ pub enum NamesError {
         domain: String,
     },
     /// The file is in the hands of another tunnel, or was left behind by one.
-    #[error("{path} was written for the tunnel of device {device:?}", path = .path.display())]
-    OtherDevice {
+    #[error(
+        "{path} was written for tunnel {tunnel:?} of device {device:?}", path = .path.display()
+    )]
+    OtherTunnel {
         /// The file.
         path: PathBuf,
-        /// The device that it was written for.
+        /// The tunnel that it was written for.
+        tunnel: String,
+        /// That tunnel's device.
         device: String,
+    },
+    /// The file cannot name this tunnel or its device.
+    #[error("{word:?} has blanks or is empty, and cannot be noted in {PATH}")]
+    Blank {
+        /// The name.
+        word: String,
+    },
+    /// The file is too large to be kept in the one that takes its place.
+    #[error("{path} has more than 64 KiB", path = .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
     },
 }
 
@@ -164,8 +219,8 @@ pub enum ResolverError {
         /// The path.
         path: PathBuf,
     },
-    /// The file is larger than one that is kept for later.
-    #[error("{path} has more than 64 KiB", path = .path.display())]
+    /// The file is larger than any that was written here.
+    #[error("{path} has more than 256 KiB", path = .path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -232,24 +287,22 @@ fn leads_to_resolved(found: &Found) -> bool {
     there || matches!(servers[..], [IpAddr::V4(stub)] if RESOLVED_STUBS.contains(&stub.octets()))
 }
 
-/// Finds out what has to change; nothing if it is so already.
-///
-/// A device that has yet to be made has number 0; such a change is to be shown and not to be applied.
+/// Finds out what has to change; nothing if it is so already and the tunnel can undo it.
 ///
 /// # Errors
 ///
 /// A [`NamesError`] if the resolver cannot do what is asked.
 pub fn plan(
     names: &Names,
-    device: &Device,
+    tunnel: Tunnel<'_>,
     resolver: &Resolver,
 ) -> Result<Option<Change>, NamesError> {
     let names = checked(names)?;
     let step = match resolver {
         Resolver::Resolved(from) => resolved_step(&names, from),
-        Resolver::File(found) => file_step(&names, device, found)?,
+        Resolver::File(found) => file_step(&names, tunnel, found)?,
     };
-    Ok(step.map(|step| Change { device: device.clone(), step }))
+    Ok(step.map(|step| Change { device: tunnel.device.clone(), step }))
 }
 
 fn checked(names: &Names) -> Result<Names, NamesError> {
@@ -277,20 +330,70 @@ fn resolved_step(names: &Names, from: &Settings) -> Option<Step> {
     (to != *from).then(|| Step::Resolved { from: from.clone(), to })
 }
 
-fn file_step(names: &Names, device: &Device, found: &Found) -> Result<Option<Step>, NamesError> {
+fn file_step(names: &Names, tunnel: Tunnel<'_>, found: &Found) -> Result<Option<Step>, NamesError> {
     let count = names.servers.len();
     if count > SERVERS_MOST {
         return Err(NamesError::TooManyServers { count });
     }
-    let conf = Conf::parse(&found.contents);
-    if let Some(other) = conf.device.filter(|written_for| *written_for != device.name) {
-        return Err(NamesError::OtherDevice { path: found.path.clone(), device: other });
+    let Tunnel { name, device, applied } = tunnel;
+    for word in [name, &device.name] {
+        if word.is_empty()
+            || word.contains(|letter: char| letter.is_whitespace() || letter.is_control())
+        {
+            return Err(NamesError::Blank { word: word.to_owned() });
+        }
     }
-    let to = conf::emit(names, &device.name, &conf.options);
-    let stands =
-        matches!(&found.former, Former::File { contents, .. } if contents.0 == to.as_bytes());
-    let from = found.former.clone();
-    Ok((!stands).then(|| Step::File { path: found.path.clone(), from, to }))
+    let before = before(tunnel, found)?;
+    let options = match &before {
+        Former::File { contents, .. } => Conf::parse(&contents.0).options,
+        // The file that is there has those of the one that the link leads to.
+        _ => Conf::parse(&found.contents).options,
+    };
+    let owner = (name, device.name.as_str());
+    let body = conf::emit(names, owner, &options);
+    let to = Record::new(owner, &found.boot, &body, before.clone());
+    let to = body + &to.emit();
+    let stands = found.itself().is_some_and(|contents| contents == to.as_bytes());
+    let step = || Step::File { path: found.path.clone(), from: found.former.clone(), before, to };
+    Ok((!(stands && applied)).then(step))
+}
+
+/// What no tunnel wrote: what is there, or what was there before it.
+fn before(tunnel: Tunnel<'_>, found: &Found) -> Result<Former, NamesError> {
+    if let Some(Record { tunnel: name, device, former, .. }) = found.ours().map(|kept| kept.record)
+    {
+        if name != tunnel.name {
+            return Err(NamesError::OtherTunnel { path: found.path.clone(), tunnel: name, device });
+        }
+        if tunnel.applied || found.is_trusted() {
+            return Ok(former);
+        }
+    }
+    if found.itself().is_some_and(|contents| contents.len() > file::FORMER_LIMIT) {
+        return Err(NamesError::TooLarge { path: found.path.clone() });
+    }
+    Ok(found.former.clone())
+}
+
+impl Found {
+    /// What is in the file, if there is one itself and not a link to it.
+    fn itself(&self) -> Option<&[u8]> {
+        if let Former::File { contents, .. } = &self.former { Some(&contents.0) } else { None }
+    }
+
+    /// The record of a file that was written here, and that nobody has edited since.
+    fn ours(&self) -> Option<Kept> {
+        Record::find(self.itself()?).filter(|kept| kept.state != State::Edited)
+    }
+
+    /// Whether nobody else than root and the caller could have written the file.
+    fn is_trusted(&self) -> bool {
+        let caller = rustix::process::geteuid().as_raw();
+        match self.former {
+            Former::File { mode, owner, .. } => mode & 0o022 == 0 && [0, caller].contains(&owner),
+            _ => false,
+        }
+    }
 }
 
 impl Change {
@@ -308,8 +411,9 @@ impl Change {
                     format!("resolvectl default-route {device} yes"),
                 ]
             }
-            Step::File { path, from, to } => {
-                let lines: Vec<_> = to.lines().map(quoted).collect();
+            Step::File { path, from, to, .. } => {
+                let lines = to.lines().filter(|line| !line.starts_with('#'));
+                let lines: Vec<_> = lines.map(quoted).collect();
                 let path = path.display();
                 let print = format!(r"printf '%s\n' {} > {path}", lines.join(" "));
                 let link = matches!(from, Former::Symlink { .. });
@@ -331,7 +435,9 @@ impl Change {
                 wrote: to.clone(),
                 before: from.clone(),
             },
-            Step::File { from, to, .. } => Undo::File { wrote: to.clone(), before: from.clone() },
+            Step::File { before, to, .. } => {
+                Undo::File { wrote: to.clone(), before: before.clone() }
+            }
         }
     }
 
@@ -346,11 +452,11 @@ impl Change {
                 Some(resolved) => resolved.set(self.device.index(), to),
                 None => Err(ResolverError::Gone),
             },
-            Step::File { path, from, to } => {
+            Step::File { path, from, to, .. } => {
                 if file::read(path)?.former != *from {
                     return Err(ResolverError::ChangedMeanwhile { path: path.clone() });
                 }
-                file::replace(path, to.as_bytes(), from)
+                file::replace(path, to.as_bytes(), from, &record::spare(to.as_bytes()))
             }
         }
     }
@@ -384,9 +490,36 @@ fn revert_resolved(
 fn revert_file(path: &Path, wrote: &str, before: &Former) -> Result<Reverted, ResolverError> {
     let verdict = judge_file(wrote, before, &file::read(path)?);
     if verdict == Reverted::Done {
-        file::restore(path, before)?;
+        file::restore(path, before, &record::spare(wrote.as_bytes()))?;
     }
     Ok(verdict)
+}
+
+/// Brings the file back that a tunnel replaced in an earlier boot and left replaced; `None` if it has not.
+///
+/// Asks nobody but the file, and leaves one alone that was written during this boot.
+///
+/// # Errors
+///
+/// [`ResolverError::Read`] and [`ResolverError::Write`].
+pub fn recover(tunnel: &str) -> Result<Option<Recovered>, ResolverError> {
+    recover_at(Path::new(PATH), tunnel)
+}
+
+fn recover_at(path: &Path, tunnel: &str) -> Result<Option<Recovered>, ResolverError> {
+    let found = match file::read(path) {
+        // Nothing of the kind is written here.
+        Err(ResolverError::NotRegular { .. } | ResolverError::TooLarge { .. }) => return Ok(None),
+        result => result?,
+    };
+    let Some(Kept { record, spare, .. }) = found.ours().filter(|_| found.is_trusted()) else {
+        return Ok(None);
+    };
+    if record.tunnel != tunnel || record.boot == found.boot {
+        return Ok(None);
+    }
+    file::restore(path, &record.former, &spare)?;
+    Ok(Some(Recovered { device: record.device }))
 }
 
 fn judge_settings(wrote: &Settings, before: &Settings, found: &Settings) -> Reverted {
@@ -411,14 +544,32 @@ fn judge_file(wrote: &str, before: &Former, found: &Found) -> Reverted {
         {
             Reverted::NotThere
         }
-        (Former::File { contents, .. }, _) if wrote.as_bytes().starts_with(&contents.0) => {
-            Reverted::Done
-        }
+        (Former::File { .. }, earlier) if is_ours(found, wrote, earlier) => Reverted::Done,
         (now, earlier) if now == earlier => Reverted::NotThere,
         (Former::File { .. }, _) => changed("edited"),
         (Former::Symlink { .. }, _) => changed("made a symbolic link"),
         (Former::Missing, _) => changed("removed"),
     }
+}
+
+/// Whether this is what was written, or what a crash left of that or of the former contents; or what an
+/// earlier run of the tunnel wrote, if the crash came before this one did.
+fn is_ours(found: &Found, wrote: &str, before: &Former) -> bool {
+    let (Some(contents), wrote) = (found.itself(), wrote.as_bytes()) else { return false };
+    let of_same = |earlier: Kept| {
+        Record::find(wrote).is_some_and(|ours| {
+            (ours.record.tunnel, ours.record.former)
+                == (earlier.record.tunnel, earlier.record.former)
+        })
+    };
+    let torn = match before {
+        Former::File { contents: former, .. } => {
+            file::is_torn(contents, wrote, &former.0, &record::spare(wrote))
+        }
+        // Only a file can be a mount point that has to be written in place.
+        _ => wrote.starts_with(contents),
+    };
+    torn || found.ours().is_some_and(of_same)
 }
 
 impl Settings {

@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use netlink::plan::{Device, Reverted};
 use netlink::resolver::{
-    CALL_TIMEOUT, Change, Names, Resolver, ResolverError, Settings, Undo, observe, plan, revert,
+    CALL_TIMEOUT, Change, Names, Resolver, ResolverError, Settings, Tunnel, Undo, observe, plan,
+    recover, revert,
 };
 use netlink::{LinkIndex, Socket};
 
@@ -35,15 +36,16 @@ use crate::machine::{BUS, Machine, inside};
 
 const CONF: &str = "/etc/resolv.conf";
 
-fn change(device: &Device, server: &str) -> Option<Change> {
+fn change(device: &Device, server: &str, applied: bool) -> Option<Change> {
     let names = Names { servers: vec![server.parse().unwrap()], domains: vec!["lan".to_owned()] };
-    plan(&names, device, &observe(Some(device.index())).unwrap()).unwrap()
+    let tunnel = Tunnel { name: "home", device, applied };
+    plan(&names, tunnel, &observe(Some(device.index())).unwrap()).unwrap()
 }
 
 fn apply(device: &Device, server: &str) -> Undo {
-    let todo = change(device, server).unwrap();
+    let todo = change(device, server, false).unwrap();
     todo.apply().unwrap();
-    assert_eq!(change(device, server), None, "nothing is to be done a second time");
+    assert_eq!(change(device, server, true), None, "nothing is to be done a second time");
     todo.undo()
 }
 
@@ -138,10 +140,62 @@ fn a_file_that_is_a_mount_point_is_written_in_place() {
         let device = Device { index: 1, name: "lo".to_owned() };
         let undo = apply(&device, "10.9.0.53");
         let text = fs::read_to_string(CONF).unwrap();
-        assert!(text.ends_with("search lan\nnameserver 10.9.0.53\noptions edns0\n"), "{text}");
+        assert!(
+            text.contains("\nsearch lan\nnameserver 10.9.0.53\noptions edns0\n#:adit "),
+            "{text}"
+        );
         assert_eq!(revert(&undo).unwrap(), Reverted::Done);
         assert_eq!(fs::read_to_string(CONF).unwrap(), former);
         assert_eq!(fs::metadata(CONF).unwrap().ino(), inode);
         assert!(!fs::exists("/etc/.resolv.conf.adit").unwrap());
+    });
+}
+
+/// Has the kernel tell of another boot, as systemd-nspawn(1) does. What was in `/run` is not looked at.
+fn reboot() {
+    fs::write("/run/boot", "00000000-0000-4000-8000-000000000000\n").unwrap();
+    machine::run("mount", "--bind /run/boot /proc/sys/kernel/random/boot_id");
+}
+
+#[test]
+fn a_file_is_as_before_when_the_machine_was_booted_under_a_tunnel() {
+    inside("a_file_is_as_before_when_the_machine_was_booted_under_a_tunnel", false, |_| {
+        let former = "nameserver 192.0.2.1\noptions edns0";
+        let device = Device { index: 1, name: "lo".to_owned() };
+        fs::remove_file(CONF).unwrap();
+        symlink("resolv.theirs", CONF).unwrap();
+        fs::write("/etc/resolv.theirs", former).unwrap();
+        apply(&device, "10.9.0.53");
+        assert_eq!(recover("home").unwrap(), None, "the tunnel may be up");
+        reboot();
+        assert_eq!(recover("another").unwrap(), None);
+        assert_eq!(recover("home").unwrap().unwrap().device, "lo");
+        assert_eq!(fs::read_link(CONF).unwrap().to_str(), Some("resolv.theirs"));
+        assert_eq!(fs::read_to_string(CONF).unwrap(), former);
+        assert_eq!(recover("home").unwrap(), None, "nothing is left");
+    });
+}
+
+#[test]
+fn a_mount_point_is_as_before_when_the_machine_was_booted_under_a_tunnel() {
+    inside("a_mount_point_is_as_before_when_the_machine_was_booted_under_a_tunnel", false, |_| {
+        let former = "nameserver 192.0.2.1\n".repeat(500);
+        fs::write("/run/resolv.conf", &former).unwrap();
+        machine::run("mount", "--bind /run/resolv.conf /etc/resolv.conf");
+        let device = Device { index: 1, name: "lo".to_owned() };
+        apply(&device, "10.9.0.53");
+        let ours = fs::read_to_string(CONF).unwrap();
+        reboot();
+        // A file of this boot takes over what the former one has kept.
+        let undo = apply(&device, "10.9.0.54");
+        assert_eq!(revert(&undo).unwrap(), Reverted::Done);
+        assert_eq!(fs::read_to_string(CONF).unwrap(), former);
+        // Of what is written in place, a crash leaves a part.
+        let record = &ours[ours.find("#:adit ").unwrap()..];
+        let gap = "\n".repeat(ours.len() - former.len());
+        let torn = [&ours[..4096], &former[4096..], &gap, record].concat();
+        fs::write(CONF, torn).unwrap();
+        assert!(recover("home").unwrap().is_some());
+        assert_eq!(fs::read_to_string(CONF).unwrap(), former);
     });
 }

@@ -34,6 +34,7 @@ pub(super) fn desired(config: &Config, circumstances: &Circumstances) -> plan::D
     let default_route = both(network.default_route, own);
     let forward = both(network.forward, forwarded(config, own));
     plan::Desired {
+        tunnel: config.name.clone(),
         device: config.device.name.to_string(),
         device_made_by_us: circumstances.made_by_us,
         mtu: circumstances.mtu.0,

@@ -10,18 +10,21 @@
 //! What cannot be taken back stays in the journal, so that `adit down` can try again.
 //!
 //! The journal of a tunnel that was killed is played back before the next one of that name begins:
-//! see [`clean_up`].
+//! see [`clean_up`]. Where there is none because the host was booted since, all that is left of a tunnel is
+//! `/etc/resolv.conf`, which tells by itself what it was before.
 //!
 //! A process without `CAP_NET_ADMIN` can change nothing, so it needs no journal. It uses a device that
 //! someone has set up for it, and says what it would have changed.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netlink::journal::{Header, Journal, JournalError, Recovered};
+use netlink::journal::{self, Header, Journal, JournalError};
 use netlink::plan::{self, ChangeError, Desired, Operation, PlanError, Reverted, Undo};
+use netlink::resolver::{self, Recovered};
 use netlink::{LinkIndex, Socket as Netlink};
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
@@ -239,7 +242,8 @@ impl Drop for HostNetwork {
     }
 }
 
-/// Takes back what a tunnel of that name has left when it was killed; `None` if it has left nothing.
+/// Takes back what a tunnel of that name has left when it was killed or its host went down; `None` if it
+/// has left nothing.
 ///
 /// # Errors
 ///
@@ -255,11 +259,21 @@ fn clean_up_with(
 ) -> Result<Option<CleanUp>, HostError> {
     let recovered = match Journal::load(directory, name, &runtime::place()?) {
         Ok(Some(recovered)) => recovered,
-        Ok(None) => return Ok(None),
+        Ok(None) => return recover(name),
         Err(JournalError::InUse { .. }) => return Err(running(directory, name)),
+        Err(JournalError::OtherBoot { path }) => {
+            let recovered = recover(name)?;
+            // All else that it would take back ended with that boot.
+            fs::remove_file(&path).map_err(|source| JournalError::Io {
+                call: "remove",
+                path,
+                source,
+            })?;
+            return Ok(recovered);
+        }
         Err(error) => return Err(error.into()),
     };
-    let Recovered { steps, journal, .. } = recovered;
+    let journal::Recovered { steps, journal, .. } = recovered;
     let (mut remaining, left) = revert_all(host, &steps);
     let reverted = steps.len() - left.len() - remaining.len();
     remaining.reverse();
@@ -269,6 +283,18 @@ fn clean_up_with(
         Some(error) => Err(error.into()),
         None => Ok(Some(CleanUp { reverted, left })),
     }
+}
+
+/// Takes back what outlives a boot.
+fn recover(name: &str) -> Result<Option<CleanUp>, HostError> {
+    if !may_change_network() {
+        return Ok(None);
+    }
+    let recovered = resolver::recover(name).map_err(ChangeError::from)?;
+    Ok(recovered.map(|Recovered { device }| {
+        tracing::debug!("/etc/resolv.conf was written for device {device} in an earlier boot");
+        CleanUp { reverted: 1, left: Vec::new() }
+    }))
 }
 
 /// Begins the journal of a tunnel, after that of a killed one was played back.

@@ -69,7 +69,11 @@ pub fn preview(config: &Config) -> Result<Preview, TunnelError> {
         actual.filter.foreign.retain(|table| table.name != desired.table);
     }
     let mut operations = plan::plan(&desired, &actual).map_err(|error| host(error.into()))?;
-    operations.retain(|operation| !running || !matches!(operation, Operation::InstallTable { .. }));
+    // Whose they are shows only to who has them.
+    let own = |operation: &Operation| {
+        matches!(operation, Operation::InstallTable { .. } | Operation::ChangeNames(_))
+    };
+    operations.retain(|operation| !running || !own(operation));
     let made = if exists { Vec::new() } else { making(config) };
     let steps = made.into_iter().chain(operations.iter().map(Step::of)).collect();
     Ok(Preview { steps, obstacles: plan::obstacles(&desired, &actual) })

@@ -18,6 +18,8 @@ const HALVES_V6: [&str; 2] = ["::/1", "8000::/1"];
 /// What the host's network shall be like while a tunnel is up.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Desired {
+    /// The tunnel's name, without blanks; only with `names`.
+    pub tunnel: String,
     /// The name of the tunnel's device.
     pub device: String,
     /// Whether the tunnel makes the device. Only then may the device be missing: the plan is then that

@@ -1,7 +1,7 @@
 //! The text of resolv.conf(5).
 //!
 //! A keyword begins a line and is followed by blanks; what else there is means nothing to the resolver.
-//! Any octets can be parsed. What is emitted is ASCII.
+//! Any octets can be parsed.
 
 use std::net::IpAddr;
 
@@ -10,8 +10,6 @@ use super::Names;
 /// How many servers the resolver asks (`MAXNS` in resolv.h).
 pub(super) const SERVERS_MOST: usize = 3;
 
-const MARK: &str = "# Written by adit for device ";
-
 /// What a plan looks at in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct Conf {
@@ -19,8 +17,6 @@ pub(super) struct Conf {
     pub(super) servers: Vec<IpAddr>,
     /// The options, each once.
     pub(super) options: Vec<String>,
-    /// The device that the file was written for, if adit wrote it.
-    pub(super) device: Option<String>,
 }
 
 impl Conf {
@@ -35,11 +31,6 @@ impl Conf {
     }
 
     fn take(&mut self, line: &str) {
-        if let Some(rest) = line.strip_prefix(MARK) {
-            let device = rest.split_once(". ").map_or(rest, |(device, _)| device);
-            self.device.get_or_insert_with(|| device.to_owned());
-            return;
-        }
         match line.split_once([' ', '\t']) {
             Some(("nameserver", rest)) => {
                 let server = rest.split_ascii_whitespace().next();
@@ -57,10 +48,12 @@ impl Conf {
     }
 }
 
-/// The file that names these servers and domains, with the options of the former one.
-pub(super) fn emit(names: &Names, device: &str, options: &[String]) -> String {
+/// The file that names these servers and domains, with the options of the former one; what was there
+/// before is kept [elsewhere](super::record).
+pub(super) fn emit(names: &Names, (tunnel, device): (&str, &str), options: &[String]) -> String {
     let mut text = format!(
-        "{MARK}{device}. To bring the former file back: adit down NAME, the name of the tunnel\n"
+        "# Written by adit for tunnel {tunnel}, device {device}. What was here before is kept below;\n\
+         # \"adit down {tunnel}\" brings it back.\n"
     );
     if !names.domains.is_empty() {
         text += &format!("search {}\n", names.domains.join(" "));
@@ -100,18 +93,16 @@ mod tests {
         let servers: Vec<IpAddr> = vec!["3.3.3.3".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(conf.servers, servers);
         assert_eq!(conf.options, ["edns0", "ndots:2"]);
-        assert_eq!(conf.device, None);
     }
 
     #[test]
     fn a_file_says_who_wrote_it_and_what_to_ask() {
-        let text = emit(&names(&["10.9.0.53"], &["lan", "example.org"]), "adit0", &[]);
         assert_eq!(
-            text,
-            "# Written by adit for device adit0. To bring the former file back: adit down NAME, \
-             the name of the tunnel\nsearch lan example.org\nnameserver 10.9.0.53\n"
+            emit(&names(&["10.9.0.53"], &["lan", "example.org"]), ("home", "adit0"), &[]),
+            "# Written by adit for tunnel home, device adit0. What was here before is kept below;\n\
+             # \"adit down home\" brings it back.\n\
+             search lan example.org\nnameserver 10.9.0.53\n"
         );
-        assert_eq!(Conf::parse(text.as_bytes()).device.as_deref(), Some("adit0"));
     }
 
     proptest! {
@@ -119,7 +110,7 @@ mod tests {
         fn what_is_kept_of_any_octets_is_kept_again(contents: Vec<u8>, options in "(options [ -~]{0,30}\n){0,3}") {
             let contents = [contents, b"\n".to_vec(), options.into_bytes()].concat();
             let kept = Conf::parse(&contents).options;
-            let text = emit(&names(&["10.9.0.53", "fd00::53"], &["lan"]), "adit0", &kept);
+            let text = emit(&names(&["10.9.0.53", "fd00::53"], &["lan"]), ("home", "adit0"), &kept);
             let again = Conf::parse(text.as_bytes());
             prop_assert_eq!(&again.options, &kept);
             prop_assert_eq!(again.servers.len(), 2);

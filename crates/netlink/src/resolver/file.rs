@@ -2,8 +2,20 @@
 //!
 //! A file is filled under another name in the same directory and renamed, so that whoever reads sees
 //! the former or the new one. A file that is a mount point cannot be renamed over (`EBUSY`), as in
-//! containers and in `ip netns exec`; it is written in place, and for a moment is a prefix of what it
-//! shall be.
+//! containers and in `ip netns exec`; it is written in place.
+//!
+//! Writing in place takes three steps, each synced before the next. At no moment is the file empty, and a
+//! crash at any moment leaves a [record](super::record) of what was there before the tunnel came:
+//!
+//! ```text
+//!   what is there                     before: the former file; or ours, which ends with a record
+//!   what is there   ……………   record    1. a spare record is put behind the longer of both
+//!   what shall be   ……………   record    2. blank lines fill what is left
+//!   what shall be                     3. the rest is cut off
+//! ```
+//!
+//! A crash in the first step of the first change leaves a part of the record behind the former contents:
+//! comment lines that mean nothing.
 //!
 //! Only regular files are opened for reading: a descriptor is first taken with `O_PATH`, which touches
 //! nothing, and looked at.
@@ -13,16 +25,26 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, fchown, symlink};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open, readlinkat};
 use rustix::io::Errno;
 
+use super::record::Spare;
 use super::{Former, Octets, ResolverError};
 
-/// The largest file, in octets.
-const SIZE_LIMIT: u64 = 64 * 1024;
+/// The largest file that is replaced, in octets.
+pub(super) const FORMER_LIMIT: usize = 64 * 1024;
+
+/// The largest file that is read, in octets: one that keeps a former one of nothing but line ends.
+const SIZE_LIMIT: u64 = 4 * 64 * 1024;
+
+/// The identifier of this boot (random(4)).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What of a file a crash leaves whole: a sector.
+const SECTOR: usize = 512;
 
 /// The permissions of a file where none was (those of every resolv.conf: all programs read it).
 const MODE: u32 = 0o644;
@@ -38,12 +60,15 @@ pub struct Found {
     pub(super) contents: Vec<u8>,
     /// Where it leads to when all links are followed.
     pub(super) leads_to: Option<PathBuf>,
+    /// The boot of the host, by which the next one is told from this.
+    pub(super) boot: String,
 }
 
 pub(super) fn read(path: &Path) -> Result<Found, ResolverError> {
+    let boot = boot()?;
     let found = |former, contents| {
         let leads_to = fs::canonicalize(path).ok();
-        Found { path: path.to_owned(), former, contents, leads_to }
+        Found { path: path.to_owned(), former, contents, leads_to, boot }
     };
     let failed = |source| ResolverError::Read { path: path.to_owned(), source };
     let Some(itself) = look(path, OFlags::NOFOLLOW).map_err(failed)? else {
@@ -65,6 +90,12 @@ pub(super) fn read(path: &Path) -> Result<Found, ResolverError> {
     let end = look(path, OFlags::empty()).map_err(failed)?;
     let contents = end.map_or_else(|| Ok(Vec::new()), |end| contents(path, &end))?;
     Ok(found(former, contents))
+}
+
+/// Which boot this is.
+fn boot() -> Result<String, ResolverError> {
+    let failed = |source| ResolverError::Read { path: PathBuf::from(BOOT), source };
+    fs::read_to_string(BOOT).map(|boot| boot.trim_end().to_owned()).map_err(failed)
 }
 
 /// Takes hold of what is at a path without opening it.
@@ -92,26 +123,28 @@ fn contents(path: &Path, file: &OwnedFd) -> Result<Vec<u8>, ResolverError> {
     Ok(contents)
 }
 
-/// Puts a file in the place of what was there, with its permissions and owner if it was one.
+/// Puts a file in the place of what was there, with its permissions and owner if it was one. `spare` is
+/// for the case that the file has to be written in place.
 pub(super) fn replace(
     path: &Path,
     contents: &[u8],
     attributes: &Former,
+    spare: &Spare,
 ) -> Result<(), ResolverError> {
     let renamed = by_rename(path, |temporary| fill(temporary, contents, attributes));
     let outcome = match renamed {
         Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
-            in_place(path, contents)
+            in_place(path, contents, spare)
         }
         outcome => outcome,
     };
     outcome.map_err(|source| ResolverError::Write { path: path.to_owned(), source })
 }
 
-/// Puts there again what was there before.
-pub(super) fn restore(path: &Path, before: &Former) -> Result<(), ResolverError> {
+/// Puts there again what was there before; `spare` is that of what is there.
+pub(super) fn restore(path: &Path, before: &Former, spare: &Spare) -> Result<(), ResolverError> {
     let outcome = match before {
-        Former::File { contents, .. } => return replace(path, &contents.0, before),
+        Former::File { contents, .. } => return replace(path, &contents.0, before, spare),
         Former::Symlink { target } => {
             by_rename(path, |temporary| symlink(OsStr::from_bytes(&target.0), temporary))
         }
@@ -148,17 +181,53 @@ fn fill(temporary: &Path, contents: &[u8], attributes: &Former) -> io::Result<()
     file.sync_all()
 }
 
-fn in_place(path: &Path, contents: &[u8]) -> io::Result<()> {
+fn in_place(path: &Path, contents: &[u8], spare: &Spare) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let mut file = options.write(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
+    let file = options.write(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    file.set_len(0)?;
-    file.write_all(contents)?;
+    let length = metadata.len();
+    put_behind(&file, length, spare).inspect_err(|_| {
+        // A full disk; the first error says why.
+        let _ = file.set_len(length);
+    })?;
+    file.write_all_at(&padded(contents, spare.offset), 0)?;
+    file.sync_all()?;
+    file.set_len(contents.len() as u64)?;
     file.sync_all()
+}
+
+fn put_behind(file: &File, length: u64, spare: &Spare) -> io::Result<()> {
+    // Of an earlier attempt that a crash ended, it may be there already.
+    let start = length.min(spare.offset as u64);
+    let gap = spare.offset - usize::try_from(start).map_err(io::Error::other)?;
+    file.write_all_at(&[padded(b"", gap), spare.text.clone()].concat(), start)?;
+    file.sync_all()
+}
+
+/// Whether a crash may have left this, while `ours` took the place of `former` or the other way round.
+///
+/// Where writes are not in the order of their syncs, a file may also be a beginning of either.
+pub(super) fn is_torn(found: &[u8], ours: &[u8], former: &[u8], spare: &Spare) -> bool {
+    let extended = |contents| [padded(contents, spare.offset), spare.text.clone()].concat();
+    let (ours_extended, former_extended) = (extended(ours), extended(former));
+    let sectors = ours_extended.chunks(SECTOR).zip(former_extended.chunks(SECTOR));
+    let mut pairs = found.chunks(SECTOR).zip(sectors);
+    let mixed = found.len() <= ours_extended.len()
+        && pairs
+            .all(|(found, (ours, former))| ours.starts_with(found) || former.starts_with(found));
+    mixed || ours.starts_with(found) || former.starts_with(found)
+}
+
+/// Contents, and blank lines up to that length.
+fn padded(contents: &[u8], length: usize) -> Vec<u8> {
+    let mut padded = contents.to_vec();
+    padded.resize(length.max(contents.len()), b'\n');
+    padded
 }
 
 fn temporary(path: &Path) -> PathBuf {

@@ -127,6 +127,7 @@ fn prepare(socket: &mut Socket) {
 
 fn desired() -> Desired {
     Desired {
+        tunnel: "home".to_owned(),
         device: "adit0".to_owned(),
         device_made_by_us: false,
         mtu: 1420,
