@@ -37,6 +37,14 @@ fn host(error: &HostError) -> Option<String> {
              another directory",
             path.display()
         ),
+        HostError::Journal(
+            JournalError::Malformed { path, .. }
+            | JournalError::Version { path, .. }
+            | JournalError::TooLarge { path },
+        ) => format!(
+            "each line of {} names a change that is to be taken back by hand; remove it then",
+            path.display()
+        ),
         HostError::Runtime(RuntimeError::Create { .. } | RuntimeError::Unset) => {
             "RUNTIME_DIRECTORY names another directory for journals".into()
         }

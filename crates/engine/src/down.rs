@@ -85,12 +85,23 @@ pub fn down(name: &str) -> Result<Outcome, DownError> {
         let mut fds = [PollFd::new(&process, PollFlags::IN)];
         return match poll_until(&mut fds, Some(Instant::now() + PATIENCE)).map_err(failed)? {
             0 => Err(DownError::Stays { tunnel: tunnel(), pid }),
-            _ => Ok(Outcome::Ended { pid }),
+            _ => finish(name, pid).map_err(host),
         };
     }
     match clean_up(name).map_err(host)? {
         Some(done) => Ok(Outcome::CleanedUp(done)),
         None => Err(DownError::Nothing { tunnel: tunnel() }),
+    }
+}
+
+/// Takes back what the process has left although it was asked to undo everything: it may have been another
+/// that cleaned up after a killed tunnel, or one that could not undo all.
+fn finish(name: &str, pid: u32) -> Result<Outcome, HostError> {
+    match clean_up(name) {
+        Ok(Some(done)) => Ok(Outcome::CleanedUp(done)),
+        // Somebody has brought it up again meanwhile.
+        Ok(None) | Err(HostError::Running { .. }) => Ok(Outcome::Ended { pid }),
+        Err(error) => Err(error),
     }
 }
 

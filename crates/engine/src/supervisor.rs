@@ -388,8 +388,10 @@ impl Supervisor {
         });
         let Some(first) = states.next() else { return };
         let was_up = self.device_up && first && states.all(|up| up);
+        // What was missed may have been that it was down, or anything else.
+        let is_sure = !self.device_up || !changes.contains(&Change::Missed);
         let Ok(Some(link)) = self.host.netlink().link_at(device) else { return };
-        if link.up && !was_up {
+        if link.up && !was_up && is_sure {
             tracing::info!("device {} is up again", link.name);
         } else if !link.up && self.device_up {
             tracing::warn!("device {} is down; packets are dropped until it is up", link.name);
@@ -475,10 +477,11 @@ impl Supervisor {
     fn handle_worker(&mut self) {
         let Some(attachment) = &mut self.attachment else { return };
         let lasting = Lasting { config: &self.config, sockets: &self.sockets, peers: &self.peers };
+        let mut learned = false;
         for message in attachment.take(&lasting) {
             match message {
                 ToSupervisor::PathLearned { peer, path } => {
-                    self.learn(PeerIndex(peer), path.into());
+                    learned |= self.learn(PeerIndex(peer), path.into());
                 }
                 ToSupervisor::Ended(Ending::DeviceGone) => return self.lose_device(),
                 ToSupervisor::Ended(Ending::Failed { text }) => {
@@ -487,14 +490,22 @@ impl Supervisor {
                 ToSupervisor::Confined(_) | ToSupervisor::Started | ToSupervisor::Traffic(_) => {}
             }
         }
+        // The first one at once; many are a crowd like any other.
+        match self.due.fitted {
+            _ if !learned => {}
+            Some(fitted) if fitted.elapsed() < SETTLE.1 => self.settle(),
+            _ => self.fit(),
+        }
     }
 
-    /// Remembers where a first sender is, for the next worker and for the plan.
-    fn learn(&mut self, peer: PeerIndex, path: Path) {
-        if self.peers.path(peer).is_none() {
+    /// Remembers where a first sender is, for the next worker and for the plan; whether that is news.
+    fn learn(&mut self, peer: PeerIndex, path: Path) -> bool {
+        let inside = desired::is_inside(&self.config, path.remote.ip());
+        let is_news = self.peers.path(peer).is_none() && !inside;
+        if is_news {
             self.peers = self.peers.with_path(peer, path);
-            self.fit();
         }
+        is_news
     }
 
     /// The names of peers lead elsewhere now.

@@ -152,7 +152,11 @@ impl Journal {
         place: &Place,
     ) -> Result<Option<Recovered>, JournalError> {
         let path = file::path(directory, name)?;
-        let Some(file) = file::open_locked(&path)? else { return Ok(None) };
+        let Some(file) = file::open_locked(&path)? else {
+            // What was killed before it had a journal may have left the draft of one.
+            file::discard_left_behind(&path);
+            return Ok(None);
+        };
         let text = file::read(&file, &path)?;
         let mut journal = Self { path, file, header: None, length: 0, last: None };
         let (steps, torn) = journal.parse(&text, place)?;

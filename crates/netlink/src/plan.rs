@@ -25,7 +25,8 @@
 //! route of the main table, copied as a route of their own where the tunnel would take them along.
 //! Copies follow the uplink: today's way is looked for without what the tunnel added itself, and a copy
 //! that differs is replaced at one moment. An endpoint without any way is refused at first; a tunnel
-//! that runs [waits](Desired::wait_for_uplink), and its old copy stays as long as the link leaves it.
+//! that runs [waits](Desired::wait_for_uplink): its old copy stays as long as the link leaves it, and then the
+//! endpoint is unreachable.
 //!
 //! IPv6 beside a tunnel of IPv4 is blocked by two routes of type `unreachable` and not by routes into the
 //! tunnel: a program is told at once, and falls back to IPv4 instead of waiting for a timeout. Networks on
@@ -47,7 +48,8 @@
 //! rules. Whoever wishes for fewer addresses, routes into the tunnel, settings, accepting rules or no
 //! bridge, or for no forwarding at all, reverts those steps.
 //!
-//! While a running tunnel has no uplink, packets to an endpoint may go into the tunnel itself.
+//! Between the moment when an uplink goes and the next plan, datagrams to an endpoint go into the tunnel
+//! itself.
 //!
 //! A chain that drops by a rule of its own, and not by its policy, is not found.
 

@@ -159,6 +159,13 @@ impl PeerEntry {
 }
 
 impl PathEntry {
+    /// Whether a datagram can have come from there.
+    pub(crate) fn can_be_sender(&self) -> bool {
+        let ip = self.remote.ip().to_canonical();
+        let is_broadcast = ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+        self.remote.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+    }
+
     /// Which socket it leaves from.
     pub(crate) fn socket(&self) -> usize {
         self.socket
@@ -217,6 +224,19 @@ mod tests {
         let json = serde_json::to_vec(&PathEntry::from(path)).unwrap();
         let arrived: PathEntry = serde_json::from_slice(&json).unwrap();
         assert_eq!(Path::from(arrived), path);
+    }
+
+    #[test]
+    fn nobody_sends_from_a_group_from_everywhere_or_from_port_0() {
+        let sends = |remote: &str| {
+            let remote = remote.parse().unwrap();
+            PathEntry { socket: 0, remote, local: None }.can_be_sender()
+        };
+        assert!(sends("10.0.0.2:1") && sends("[fe80::2%3]:1") && sends("[::ffff:10.0.0.2]:1"));
+        for none in ["10.0.0.2:0", "0.0.0.0:1", "[::]:1", "224.0.0.1:1", "[ff02::1]:1"] {
+            assert!(!sends(none), "{none}");
+        }
+        assert!(!sends("255.255.255.255:1") && !sends("[::ffff:224.0.0.1]:1"));
     }
 
     #[test]

@@ -136,10 +136,8 @@ impl Attachment {
 
     /// Tells the worker where the peers are from here on; the next one will be told anyway.
     pub(crate) fn set_peers(&mut self, peers: &PeerTable) {
-        if let State::Carried(carrier) = &mut self.state
-            && let Err(error) = carrier.send_peers(PeerEntry::all(peers))
-        {
-            tracing::debug!("{}", WithCauses(&error));
+        if let State::Carried(carrier) = &mut self.state {
+            carrier.send_peers(PeerEntry::all(peers));
         }
     }
 

@@ -8,7 +8,8 @@
 //!
 //! Nothing that a worker does can hold the supervisor up for longer than a deadline, and nothing that it says is taken
 //! on trust: [`Carrier::take`] hands out only messages that make sense, with text that is fit for a terminal. A worker
-//! that says anything else is killed.
+//! that says anything else is killed, and so is one that says more than it was asked ([`Allowance`]), or
+//! takes nothing: so what it can have the supervisor do and keep is limited.
 //!
 //! The kernel kills a worker with the *thread* that has started it, so that has to be the one that lives as long
 //! as the supervisor.
@@ -27,6 +28,7 @@ use tracing::level_filters::LevelFilter;
 use crate::channel::message::{Confinement, Ending, PeerEntry, Setup, ToSupervisor, ToWorker};
 use crate::channel::{self, Arrival, Channel, ChannelError};
 use crate::metrics::Totals;
+use crate::with_causes::WithCauses;
 use crate::worker::confine::ENVIRONMENT;
 
 /// This program, also when its file was replaced or deleted meanwhile.
@@ -95,6 +97,7 @@ pub(crate) struct Carrier {
     channel: Channel<OwnedFd>,
     peers: usize,
     sockets: usize,
+    allowance: Allowance,
     since: Instant,
     /// What came while something else was waited for.
     waiting: Vec<ToSupervisor>,
@@ -110,11 +113,17 @@ impl Carrier {
     /// `descriptors` are those of the device's queues, then those of the sockets.
     pub(crate) fn start(setup: Setup, descriptors: &[BorrowedFd<'_>]) -> Result<Self, StartError> {
         let (channel, there) = channel::pair().map_err(StartError::Spawn)?;
+        // Whatever the supervisor was started with is not for the worker. Where the kernel cannot do that, the
+        // worker tells what it has got.
+        if let Err(error) = device::close_on_exec() {
+            tracing::debug!("keep descriptors from the worker: {error}");
+        }
         let mut carrier = Self {
             child: command(there).spawn().map_err(StartError::Spawn)?,
             channel,
             peers: setup.peers.len(),
             sockets: setup.sockets.len(),
+            allowance: Allowance::for_peers(setup.peers.len()),
             since: Instant::now(),
             waiting: Vec::new(),
             confinement: Confinement::default(),
@@ -170,15 +179,20 @@ impl Carrier {
         }
     }
 
-    /// Replaces the peers.
-    pub(crate) fn send_peers(&mut self, peers: Vec<PeerEntry>) -> Result<(), ChannelError> {
+    /// Replaces the peers. A worker that does not take them has half of a message, and is killed; the next
+    /// [`Self::take`] tells.
+    pub(crate) fn send_peers(&mut self, peers: Vec<PeerEntry>) {
         self.peers = peers.len();
-        self.channel.send(&ToWorker::Peers(peers))
+        self.allowance.paths += peers.len();
+        self.send(&ToWorker::Peers(peers));
     }
 
     /// Asks what it has carried; none if it does not answer in time.
     pub(crate) fn report(&mut self, deadline: Instant) -> Option<Totals> {
-        self.channel.send(&ToWorker::Report).ok()?;
+        self.allowance.traffic += 1;
+        if !self.send(&ToWorker::Report) {
+            return None;
+        }
         self.await_totals(deadline)
     }
 
@@ -188,6 +202,19 @@ impl Carrier {
             self.bury();
         }
         std::mem::take(&mut self.totals)
+    }
+
+    /// Whether the worker took the message; one that does not is killed.
+    fn send(&mut self, message: &ToWorker) -> bool {
+        let stuck = match self.channel.send(message) {
+            Ok(()) => return true,
+            // It has ended, which is told when everything that it said is taken.
+            Err(ChannelError::Io { .. }) => return false,
+            Err(stuck) => stuck,
+        };
+        tracing::warn!("the worker is killed: {}", WithCauses(&stuck));
+        self.kill();
+        false
     }
 
     fn await_start(&mut self, deadline: Instant) -> Result<(), StartError> {
@@ -239,6 +266,9 @@ impl Carrier {
 
     /// Remembers what concerns the worker alone, and refuses what cannot be.
     fn judge(&mut self, message: ToSupervisor) -> Result<ToSupervisor, Misbehaviour> {
+        if !self.allowance.allows(&message) {
+            return Err(Misbehaviour::TooMuch);
+        }
         Ok(match message {
             ToSupervisor::Confined(confinement) => {
                 let missing = confinement.missing.iter().map(|text| legible(text)).collect();
@@ -251,7 +281,8 @@ impl Carrier {
                 ToSupervisor::Traffic(totals)
             }
             ToSupervisor::PathLearned { peer, path } => {
-                if usize::from(peer) >= self.peers || path.socket() >= self.sockets {
+                let is_known = usize::from(peer) < self.peers && path.socket() < self.sockets;
+                if !is_known || !path.can_be_sender() {
                     return Err(Misbehaviour::Path);
                 }
                 ToSupervisor::PathLearned { peer, path }
@@ -300,13 +331,47 @@ impl Drop for Carrier {
     }
 }
 
+/// What a worker may still say.
+#[derive(Debug)]
+struct Allowance {
+    confined: usize,
+    started: usize,
+    ended: usize,
+    /// Once at the end, and for each time that it is asked.
+    traffic: usize,
+    /// For each peer once, and again when they are replaced.
+    paths: usize,
+}
+
+impl Allowance {
+    fn for_peers(paths: usize) -> Self {
+        Self { confined: 1, started: 1, ended: 1, traffic: 1, paths }
+    }
+
+    /// Whether it may say that, which it may once less then.
+    fn allows(&mut self, message: &ToSupervisor) -> bool {
+        let left = match message {
+            ToSupervisor::Confined(_) => &mut self.confined,
+            ToSupervisor::Started => &mut self.started,
+            ToSupervisor::Ended(_) => &mut self.ended,
+            ToSupervisor::Traffic(_) => &mut self.traffic,
+            ToSupervisor::PathLearned { .. } => &mut self.paths,
+        };
+        let allowed = *left > 0;
+        *left = left.saturating_sub(1);
+        allowed
+    }
+}
+
 /// A worker says what none says.
 #[derive(Debug, Error)]
 enum Misbehaviour {
     #[error("what cannot be understood ({0})")]
     Channel(#[from] ChannelError),
-    #[error("a path of a peer or over a socket that there is not")]
+    #[error("a path of a peer, over a socket or to an address that there is not")]
     Path,
+    #[error("more than it was asked")]
+    TooMuch,
 }
 
 fn command(stdin: OwnedFd) -> Command {
@@ -334,12 +399,31 @@ fn legible(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proto::{Path, SocketIndex};
+
     use super::*;
 
     #[test]
     fn text_of_a_worker_cannot_command_a_terminal() {
         assert_eq!(legible("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
         assert_eq!(legible(&"x".repeat(10_000)).len(), TEXT);
+    }
+
+    #[test]
+    fn a_worker_says_no_more_than_it_was_asked() {
+        let mut allowance = Allowance::for_peers(2);
+        let path: Path =
+            Path { socket: SocketIndex(0), remote: "10.0.0.2:4740".parse().unwrap(), local: None };
+        let learned = || ToSupervisor::PathLearned { peer: 0, path: path.into() };
+        assert!(allowance.allows(&learned()) && allowance.allows(&learned()));
+        assert!(!allowance.allows(&learned()));
+        let traffic = ToSupervisor::Traffic(Totals::default());
+        assert!(allowance.allows(&traffic) && !allowance.allows(&traffic));
+        allowance.traffic += 1;
+        assert!(allowance.allows(&traffic) && !allowance.allows(&traffic));
+        for once in [ToSupervisor::Started, ToSupervisor::Ended(Ending::DeviceGone)] {
+            assert!(allowance.allows(&once) && !allowance.allows(&once));
+        }
     }
 
     #[test]

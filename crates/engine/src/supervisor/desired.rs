@@ -57,6 +57,14 @@ pub(super) fn desired(config: &Config, circumstances: &Circumstances) -> plan::D
     }
 }
 
+/// Whether an address is one that the tunnel has itself or alone leads to, and so no endpoint of it: there
+/// is no plan with such a one.
+pub(super) fn is_inside(config: &Config, address: IpAddr) -> bool {
+    let mut routes = config.network.routes.iter().chain(allowed(config));
+    config.device.addresses.iter().any(|own| own.local() == address)
+        || routes.any(|&route| route == IpNet::from(address))
+}
+
 /// Whether all of IPv4 goes through the tunnel, and nothing of IPv6.
 pub(super) fn leaks_ipv6(config: &Config) -> bool {
     let default_route = both(config.network.default_route, families(config));

@@ -136,14 +136,17 @@ impl HostNetwork {
     /// Makes the host's network as `desired`, and returns what was changed.
     pub(crate) fn fit(&mut self, desired: &Desired) -> Result<Vec<Operation>, HostError> {
         let mut done = Vec::new();
-        let outcome = self.plan(desired).and_then(|operations| {
-            operations.into_iter().try_for_each(|operation| {
-                if self.apply(desired, &operation)? {
-                    done.push(operation);
-                }
-                Ok(())
-            })
-        });
+        let actual = self.host.read(desired, &self.applied)?;
+        self.hold(actual.due())?;
+        let outcome =
+            plan::plan(desired, &actual).map_err(HostError::from).and_then(|operations| {
+                operations.into_iter().try_for_each(|operation| {
+                    if self.apply(desired, &operation)? {
+                        done.push(operation);
+                    }
+                    Ok(())
+                })
+            });
         self.compact(&done)?;
         outcome?;
         await_addresses(self.host.socket(), desired).map_err(ChangeError::from)?;
@@ -213,10 +216,8 @@ impl HostNetwork {
 
     /// Forgets what died with a link.
     pub(crate) fn forget_link(&mut self, link: LinkIndex) {
-        self.applied.retain(|undo| undo.link() != Some(link));
-        if let Some(journal) = &mut self.journal
-            && let Err(error) = journal.rewrite(&self.applied)
-        {
+        let others = self.applied.iter().filter(|undo| undo.link() != Some(link));
+        if let Err(error) = self.hold(others.cloned().collect()) {
             tracing::warn!("{}", WithCauses(&error));
         }
     }
@@ -224,10 +225,16 @@ impl HostNetwork {
     /// Forgets the undo of what was itself withdrawn.
     fn compact(&mut self, done: &[Operation]) -> Result<(), HostError> {
         let void: Vec<Undo> = done.iter().filter_map(Operation::withdraws).collect();
-        if void.is_empty() {
+        let others = self.applied.iter().filter(|undo| !void.contains(undo));
+        self.hold(others.cloned().collect())
+    }
+
+    /// Has the journal hold these steps and no others.
+    fn hold(&mut self, steps: Vec<Undo>) -> Result<(), HostError> {
+        if steps == self.applied {
             return Ok(());
         }
-        self.applied.retain(|undo| !void.contains(undo));
+        self.applied = steps;
         if let Some(journal) = &mut self.journal {
             journal.rewrite(&self.applied)?;
         }

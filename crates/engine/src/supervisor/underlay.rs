@@ -162,7 +162,7 @@ pub(super) fn inner_mtu(
     };
     for remote in remotes {
         match remote {
-            Some(remote) => consider(outer_mtu(netlink, remote.ip())?, remote.ip()),
+            Some(remote) => consider(outer_mtu(netlink, remote.ip(), device)?, remote.ip()),
             None => {
                 for local in listening.iter().map(SocketAddr::ip) {
                     consider(listening_mtu(netlink, local, device)?, local);
@@ -174,16 +174,19 @@ pub(super) fn inner_mtu(
 }
 
 /// What the way to `remote` carries: the route's MTU, or that of its link.
-fn outer_mtu(netlink: &mut Netlink, remote: IpAddr) -> Result<OuterMtu, netlink::Error> {
-    let Ok(route) = netlink.route_to(remote) else {
-        // No way to the peer now; there may be one later, most likely Ethernet.
+fn outer_mtu(
+    netlink: &mut Netlink,
+    remote: IpAddr,
+    device: &str,
+) -> Result<OuterMtu, netlink::Error> {
+    // Without a way to the peer now, there may be one later, most likely Ethernet.
+    let Ok(route) = netlink.route_to(remote) else { return Ok(ETHERNET) };
+    let Some(link) = route.link else { return Ok(ETHERNET) };
+    // A way through the tunnel itself is none: the MTU would shrink each time that it is asked for.
+    let Some(link) = netlink.link_at(link)?.filter(|link| link.name != device) else {
         return Ok(ETHERNET);
     };
-    if let Some(mtu) = route.mtu.filter(|&mtu| mtu > 0) {
-        return Ok(OuterMtu(mtu));
-    }
-    let Some(link) = route.link else { return Ok(ETHERNET) };
-    Ok(netlink.link_at(link)?.map_or(ETHERNET, |link| OuterMtu(link.mtu)))
+    Ok(OuterMtu(route.mtu.filter(|&mtu| mtu > 0).unwrap_or(link.mtu)))
 }
 
 /// What the links carry by which datagrams to `local` can come in; not the tunnel's own device.

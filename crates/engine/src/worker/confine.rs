@@ -132,3 +132,84 @@ fn restrict_files() -> Result<RulesetStatus, RulesetError> {
         .create()?;
     Ok(ruleset.restrict_self()?.ruleset)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::ErrorKind;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    use std::process::Command;
+
+    use super::*;
+
+    /// Tells a second process of this test program where the first one listens.
+    const SECOND: &str = "ADIT_TEST_CONFINED";
+
+    /// How the second process says that everything was denied.
+    const DENIED: i32 = 7;
+
+    /// What landlock alone denies to a process whose user may do it all.
+    fn assert_is_denied(port: u16, abstract_name: &str) {
+        let to_parent = rustix::process::getppid().unwrap();
+        let signal = || rustix::process::test_kill_process(to_parent);
+        let address = SocketAddr::from_abstract_name(abstract_name).unwrap();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        UnixStream::connect_addr(&address).unwrap();
+        signal().unwrap();
+        File::open("/dev/null").unwrap();
+
+        rustix::thread::set_no_new_privs(true).unwrap();
+        let status = restrict_files().unwrap();
+        assert_eq!(status, RulesetStatus::FullyEnforced);
+        let denied = |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        for file in ["/dev/null", "/etc/passwd", "/proc/self/status"] {
+            denied(File::open(file).unwrap_err());
+        }
+        denied(fs::read_dir("/").unwrap_err());
+        denied(File::create("/tmp/adit-confined").unwrap_err());
+        denied(Command::new("/bin/true").status().unwrap_err());
+        denied(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err());
+        denied(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap_err());
+        denied(UnixStream::connect_addr(&address).unwrap_err());
+        denied(signal().unwrap_err().into());
+    }
+
+    #[test]
+    fn landlock_denies_files_tcp_signals_and_abstract_sockets() {
+        if let Some(told) = std::env::var_os(SECOND) {
+            let told = told.into_string().unwrap();
+            let (port, name) = told.split_once(' ').unwrap();
+            assert_is_denied(port.parse().unwrap(), name);
+            std::process::exit(DENIED);
+        }
+        if !has_all_of_landlock() {
+            let why = "this kernel has not all of landlock that is asked for (Linux 6.12)";
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{why}");
+            eprintln!("not run: {why}");
+            return;
+        }
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let name = format!("adit-confined-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let _unix = UnixListener::bind_addr(&address).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let test = "landlock_denies_files_tcp_signals_and_abstract_sockets";
+        command.args(["--exact", &format!("worker::confine::tests::{test}")]);
+        command.args(["--nocapture", "--test-threads=1"]);
+        command.env(SECOND, format!("{} {name}", tcp.local_addr().unwrap().port()));
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(DENIED), "{said}");
+    }
+
+    /// Whether this kernel knows signals and abstract sockets to be denied.
+    fn has_all_of_landlock() -> bool {
+        use landlock::CompatLevel::HardRequirement;
+        use landlock::Compatible;
+        let ruleset = Ruleset::default().set_compatibility(HardRequirement);
+        let ruleset = ruleset.scope(Scope::from_all(LANDLOCK));
+        ruleset.and_then(Ruleset::create).is_ok()
+    }
+}

@@ -120,6 +120,41 @@ fn the_way_to_an_endpoint_follows_the_uplink() {
 }
 
 #[test]
+fn without_an_uplink_the_tunnels_own_datagrams_do_not_go_into_the_tunnel() {
+    let Some((hosts, _)) = client() else { return };
+    let files = Files::new();
+    let mut tunnel = Tunnel::up(&hosts.a, &files, "a", &toml("default-route = true"));
+    sh(&hosts.a, "ip route del default metric 100; ip route del default metric 200");
+    sh(&hosts.a, "ip route del 203.0.113.9");
+    tunnel.wait_for("mended: ip route add unreachable 203.0.113.9/32");
+    let refused = way(&hosts.a, "203.0.113.9").unwrap_err();
+    assert!(refused.contains("No route to host"), "{refused}");
+    leads_to(&hosts.a, "8.8.8.8", DEVICE, None);
+
+    let entered = || {
+        let links = json(&hosts.a, &format!("ip -j -s link show dev {DEVICE}"));
+        links[0]["stats64"]["tx"]["packets"].as_u64().unwrap()
+    };
+    let before = entered();
+    for count in 1..=5 {
+        hosts.a.run(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.send_to(b"once", "8.8.8.8:9").unwrap();
+        });
+        soon().wait_until(|| (entered() >= before + count).then_some(())).unwrap();
+    }
+    // Five, and what the kernel sends of its own; a datagram that went round would be thousands.
+    let entered = entered() - before;
+    assert!(entered < 20, "{entered} packets entered the tunnel");
+
+    sh(&hosts.a, ROUTERS.split(';').next().unwrap());
+    wait_for_way(&hosts.a, "203.0.113.9", "eth0", Some("10.1.0.2"));
+    assert_eq!(tunnel.end(Signal::TERM).code, Some(0));
+    let left = sh(&hosts.a, "ip route");
+    assert!(!left.contains("unreachable") && !left.contains("203.0.113.9"), "{left}");
+}
+
+#[test]
 fn a_route_that_someone_deletes_is_made_again_and_said() {
     let Some((hosts, before)) = client() else { return };
     let files = Files::new();

@@ -359,6 +359,10 @@ fn a_crash_while_a_journal_is_rewritten_leaves_the_old_one() {
     directory.load().unwrap().unwrap().journal.forget_all().unwrap();
     assert_eq!(directory.names(), [""; 0]);
     fs::write(directory.draft(), &others).unwrap();
+    fs::set_permissions(directory.draft(), Permissions::from_mode(MODE)).unwrap();
+    assert!(directory.load().unwrap().is_none());
+    assert_eq!(directory.names(), [""; 0], "a draft without a journal is nobody's");
+    fs::write(directory.draft(), &others).unwrap();
     drop(Journal::create(&directory.0, "home", &header()).unwrap());
     assert_eq!(directory.load().unwrap().unwrap().steps, []);
 }

@@ -78,15 +78,22 @@ impl Way<'_> {
 }
 
 impl Actual {
-    /// The steps of [`Actual::applied`] that a journal still needs: not those whose routes and
-    /// unreachable destinations are gone, as with their link, and of equal ones of these only the first.
+    /// The steps of [`Actual::applied`] that a journal still needs: not those whose objects are gone, as
+    /// with their link, and one for each object, however often it was changed.
+    ///
+    /// So a journal does not grow while the tunnel and someone else change the same thing in turn.
     pub fn due(&self) -> Vec<Undo> {
         let mut due: Vec<Undo> = Vec::new();
         let standing: Vec<&Undo> = self.standing().collect();
         for undo in &self.applied {
             let is_way = matches!(undo, Undo::Route(_) | Undo::Unreachable { .. });
-            if !is_way || (standing.contains(&undo) && !due.contains(undo)) {
-                due.push(undo.clone());
+            let is_there = undo.link().is_none_or(|link| self.link(link).is_some());
+            if !is_there || (is_way && !standing.contains(&undo)) {
+                continue;
+            }
+            match due.iter_mut().find_map(|earlier| Some((undo.after(earlier)?, earlier))) {
+                Some((both, earlier)) => *earlier = both,
+                None => due.push(undo.clone()),
             }
         }
         due

@@ -39,8 +39,8 @@ pub struct Desired {
     pub pinned: Vec<IpAddr>,
     /// Networks that keep the way that they have today, or the lack of one.
     pub exclude: Vec<IpNet>,
-    /// Whether an endpoint without any way is planned without: a tunnel that runs waits for its uplink
-    /// to come back. If not, it is refused.
+    /// Whether an endpoint without any way is unreachable meanwhile: a tunnel that runs waits for its
+    /// uplink to come back. If not, such a plan is refused.
     pub wait_for_uplink: bool,
     /// Networks that packets from the tunnel come from, for the check of the route back and for
     /// `translate`. The whole of a family is 0.0.0.0/0 or ::/0.

@@ -14,6 +14,9 @@
 //! | of an endpoint | none, while the tunnel waits for its uplink | none |
 //! | either | the same | none |
 //!
+//! An endpoint that has neither a copy nor a way while the tunnel waits for its uplink is unreachable: the
+//! tunnel's own datagrams would go into the tunnel otherwise, and come out of it as new ones, without end.
+//!
 //! The copies of shorter prefixes are changed first, so that an endpoint inside an excluded network
 //! has its own until the network's is right.
 
@@ -66,7 +69,7 @@ struct Wanted {
 enum Copy {
     /// None.
     Needless,
-    /// The one that is there, if there is one.
+    /// The one that is there, and a refusal if there is none.
     AsItIs,
     /// A route.
     Route(DeviceRoute),
@@ -161,9 +164,11 @@ impl Wanted {
     fn add(&self) -> Option<Operation> {
         let &Self { network, purpose, .. } = self;
         match &self.copy {
-            Copy::Needless | Copy::AsItIs => None,
+            Copy::Needless => None,
             Copy::Route(route) => Some(Operation::AddRoute { route: route.clone(), purpose }),
-            Copy::Unreachable => Some(Operation::AddUnreachable { destination: network, purpose }),
+            Copy::AsItIs | Copy::Unreachable => {
+                Some(Operation::AddUnreachable { destination: network, purpose })
+            }
         }
     }
 }

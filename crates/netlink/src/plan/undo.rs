@@ -133,6 +133,26 @@ impl Undo {
         }
     }
 
+    /// What takes both an `earlier` step and this one back, if one step can.
+    ///
+    /// What was there before is what was there before the earlier one, unless someone else has written
+    /// in between: that is what is wanted then.
+    pub(super) fn after(&self, earlier: &Self) -> Option<Self> {
+        match (earlier, self) {
+            (
+                Self::Mtu { device: first, wrote: between, before },
+                Self::Mtu { device, wrote, before: found },
+            ) if first == device => {
+                let before = if found == between { before } else { found };
+                Some(Self::Mtu { device: device.clone(), wrote: *wrote, before: *before })
+            }
+            (Self::Sysctl { key: first, .. }, Self::Sysctl { key, .. }) if first == key => {
+                Some(self.clone())
+            }
+            _ => (self == earlier).then(|| self.clone()),
+        }
+    }
+
     /// The route that it removes.
     pub(super) fn as_route(&self) -> Option<&DeviceRoute> {
         if let Self::Route(route) = self { Some(route) } else { None }

@@ -61,6 +61,9 @@ impl Operation {
             }
             Self::SetUp { device } => format!("packets pass through {device}"),
             Self::AddRoute { route, purpose } => purpose.of(&route.destination.to_string()),
+            Self::AddUnreachable { destination, purpose: Purpose::Endpoint } => {
+                format!("there is no way to {destination}, and the tunnel itself is none")
+            }
             Self::AddUnreachable { destination, purpose } => purpose.of(&destination.to_string()),
             Self::ReplaceRoute { to, .. } => {
                 format!("{} follows the way that it would go without the tunnel", to.destination)
