@@ -514,7 +514,7 @@ impl Supervisor {
             let Some(name) = self.peers.peer(peer).map(|peer| peer.name.clone()) else { continue };
             let Ok(socket) = underlay::socket_for(&self.sockets, &name, remote) else { continue };
             tracing::info!("peer {name:?} is at {remote} now");
-            self.peers = self.peers.with_path(peer, Path { socket, remote, local: None });
+            self.peers = self.peers.moved(peer, Path { socket, remote, local: None });
         }
         // The way first: what is sent to the new address must not go into the tunnel.
         self.fit();

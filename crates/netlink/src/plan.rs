@@ -73,6 +73,10 @@ mod undo;
 mod unreachable;
 mod words;
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use crate::{Address, resolver};
 
 pub use self::actual::{Actual, DroppingChain, Filter};
@@ -138,9 +142,11 @@ fn up(desired: &Desired, actual: &Actual, device: &Device) -> Option<Operation> 
 fn routes(desired: &Desired, actual: &Actual, device: &Device) -> Vec<Operation> {
     let routes = desired.routes.iter().map(|&route| (route, Purpose::Tunnelled));
     let halves = desired.default_halves().into_iter().map(|half| (half, Purpose::Default));
+    let ends = far_ends(desired, device).into_iter().map(|end| (end, Purpose::Tunnelled));
     let brought = brought_along(desired, actual, device);
     routes
         .chain(halves)
+        .chain(ends)
         .filter(|(destination, _)| {
             let stands = actual.main_routes().any(|route| {
                 route.destination == *destination
@@ -156,15 +162,26 @@ fn routes(desired: &Desired, actual: &Actual, device: &Device) -> Vec<Operation>
         .collect()
 }
 
+/// The far ends of IPv6 addresses that have two.
+fn far_ends(desired: &Desired, device: &Device) -> BTreeSet<IpNet> {
+    let ends = desired.addresses_on(device.index()).filter_map(|address| address.peer);
+    let ends = ends.filter(|end| end.addr().is_ipv6()).map(|end| end.trunc());
+    ends.filter(|end| !desired.routes.contains(end)).collect()
+}
+
 /// The prefixes that the kernel will route to the device by itself: those of addresses that are added,
 /// and of all its addresses if it is switched on.
-fn brought_along(desired: &Desired, actual: &Actual, device: &Device) -> Vec<ipnet::IpNet> {
+///
+/// Of an IPv6 address with two ends the way to the far one comes only with an address that is added to a
+/// device that is up (`fixup_permanent_addr` in net/ipv6/addrconf.c makes that to the near one).
+fn brought_along(desired: &Desired, actual: &Actual, device: &Device) -> Vec<IpNet> {
     let present = actual.addresses.iter().filter(|address| address.link == device.index());
     let present: Vec<_> = present.cloned().collect();
     let added = desired.addresses_on(device.index()).filter(|address| !present.contains(address));
     let mut bringing: Vec<Address> = added.collect();
     if !is_up(actual, device) {
         bringing.extend(present);
+        bringing.retain(|address| address.peer.is_none_or(|end| end.addr().is_ipv4()));
     }
     bringing.iter().filter_map(desired::connected).collect()
 }

@@ -148,6 +148,16 @@ impl PeerTable {
         }
         Self::new(peers)
     }
+
+    /// The table with a peer somewhere else, wherever it was known to be.
+    #[must_use]
+    pub fn moved(&self, index: PeerIndex, path: Path) -> Self {
+        let mut peers = self.peers.clone();
+        if let Some(peer) = peers.get_mut(usize::from(index.0)) {
+            peer.path = Some(path);
+        }
+        Self::new(peers)
+    }
 }
 
 fn indexed(peers: &[Peer]) -> impl Iterator<Item = (PeerIndex, &Peer)> {
@@ -193,6 +203,14 @@ mod tests {
         assert_eq!(table.sender("10.0.0.3:1001".parse().unwrap()), Sender::Stranger);
         let later = table.with_path(PeerIndex(1), path("10.0.0.66:1000"));
         assert_eq!(later.path(PeerIndex(1)), Some(&path("10.0.0.3:1000")));
+    }
+
+    #[test]
+    fn a_peer_that_has_moved_is_known_by_its_address_of_today_only() {
+        let table = three().moved(PeerIndex(0), path("10.0.0.8:4740"));
+        assert_eq!(table.sender("10.0.0.8:4740".parse().unwrap()), Sender::Peer(PeerIndex(0)));
+        assert_eq!(table.path(PeerIndex(0)), Some(&path("10.0.0.8:4740")));
+        assert_ne!(table.sender("10.0.0.2:4740".parse().unwrap()), Sender::Peer(PeerIndex(0)));
     }
 
     #[test]

@@ -126,11 +126,7 @@ impl HostNetwork {
     /// What would have to be changed, and is not.
     pub(crate) fn plan(&mut self, desired: &Desired) -> Result<Vec<Operation>, HostError> {
         let actual = self.host.read(desired, &self.applied)?;
-        let operations = plan::plan(desired, &actual)?;
-        for obstacle in plan::obstacles(desired, &actual) {
-            self.warn_once(&obstacle);
-        }
-        Ok(operations)
+        Ok(plan::plan(desired, &actual)?)
     }
 
     /// Makes the host's network as `desired`, and returns what was changed.
@@ -138,6 +134,9 @@ impl HostNetwork {
         let mut done = Vec::new();
         let actual = self.host.read(desired, &self.applied)?;
         self.hold(actual.due())?;
+        for obstacle in plan::obstacles(desired, &actual) {
+            self.warn_once(&obstacle);
+        }
         let outcome =
             plan::plan(desired, &actual).map_err(HostError::from).and_then(|operations| {
                 operations.into_iter().try_for_each(|operation| {

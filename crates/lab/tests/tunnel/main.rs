@@ -15,19 +15,28 @@ mod common;
 #[path = "../common/rig/mod.rs"]
 mod rig;
 
+mod addresses;
 mod bad_datagrams;
 mod bad_host;
+mod bridge;
 mod busy_device;
 mod default_route;
 mod disturbance;
+mod dns;
 mod down;
+mod endpoint_name;
 mod families;
+mod firewall;
 mod first_sender;
+mod hostile_host;
+mod mss;
+mod nat;
 mod offload;
 mod persistent;
 mod plan;
 mod queues;
 mod restart;
+mod rp_filter;
 mod several_peers;
 mod sizes;
 mod socat;

@@ -162,7 +162,7 @@ impl fmt::Display for Obstacle {
             Self::OwnedChain(ChainId { family, table, chain }) => write!(
                 f,
                 "chain {chain} of table {family} {table} drops what is forwarded, and its table belongs \
-                 to another process"
+                 to another process: have that firewall let forwarded packets pass"
             ),
             Self::Hidden => f.write_str(
                 "the packet filter can be looked at with CAP_NET_ADMIN only; a chain of others may drop \

@@ -152,7 +152,13 @@ fn loosen(actual: &Actual, link: &str, read_from: &str) -> Option<Operation> {
 /// Whether packets come out of the tunnel whose sources are not reached through it.
 fn arrives_strangely(desired: &Desired, actual: &Actual, tunnel: &Device) -> bool {
     let captures = desired.captures();
-    desired.sources.iter().filter(|source| source.addr().is_ipv4()).any(|source| {
+    // What the host itself has comes from nobody else.
+    let is_own = |source: &&IpNet| {
+        desired.addresses.iter().any(|(local, _)| IpNet::from(local.addr()) == **source)
+    };
+    let mut sources =
+        desired.sources.iter().filter(|source| source.addr().is_ipv4() && !is_own(source));
+    sources.any(|source| {
         if source.prefix_len() == 0 {
             return !desired.default_route.v4;
         }

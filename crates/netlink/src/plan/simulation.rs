@@ -166,7 +166,9 @@ fn delete_address(host: &mut Actual, address: &Address) {
 fn set_up(host: &mut Actual, link: LinkIndex) {
     assert!(!link_mut(host, link).up);
     link_mut(host, link).up = true;
-    let own = host.addresses.iter().filter(|address| address.link == link);
+    // Of the two ends of an IPv6 address the kernel takes the near one here.
+    let is_brought = |address: &&Address| address.peer.is_none_or(|end| end.addr().is_ipv4());
+    let own = host.addresses.iter().filter(|address| address.link == link).filter(is_brought);
     for address in own.cloned().collect::<Vec<_>>() {
         connect(host, &address);
     }

@@ -4,21 +4,25 @@
 //! |---|---|
 //! | `tunnel` | `adit up` in a host: what it says, what it counted, how it ends |
 //! | `pair` | two hosts, each with its end of one tunnel |
+//! | `gateway` | two hosts with a tunnel, and a third behind it |
 //! | `udp`, `tcp`, `ping` | traffic whose every octet is compared |
 //! | `packet` | inner packets made by hand |
 //! | `wire` | outer datagrams, each of them judged |
 //! | `sh` | a host as an administrator sees it |
 //! | `state` | what a host's network looks like, and the kernel's counters |
 //! | `program` | programs of others |
+//! | `private` | programs with mounts of their own |
 //! | `sys` | system calls that have no safe wrapper |
 
 use std::time::Duration;
 
 use lab::Deadline;
 
+pub(crate) mod gateway;
 pub(crate) mod packet;
 pub(crate) mod pair;
 pub(crate) mod ping;
+pub(crate) mod private;
 pub(crate) mod program;
 pub(crate) mod sh;
 pub(crate) mod state;

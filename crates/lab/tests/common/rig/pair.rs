@@ -66,22 +66,22 @@ impl End {
     pub(crate) const B: Self = Self { number: 2, ..Self::A };
 
     /// The same over the other family.
-    pub(crate) fn over(self, outer: Family) -> Self {
+    pub(crate) const fn over(self, outer: Family) -> Self {
         Self { outer, ..self }
     }
 
     /// The same with more lines in `[device]`.
-    pub(crate) fn device(self, lines: &'static str) -> Self {
+    pub(crate) const fn device(self, lines: &'static str) -> Self {
         Self { device: lines, ..self }
     }
 
     /// The same with lines in `[network]`.
-    pub(crate) fn network(self, lines: &'static str) -> Self {
+    pub(crate) const fn network(self, lines: &'static str) -> Self {
         Self { network: lines, ..self }
     }
 
     /// The same for a device that has its addresses already.
-    pub(crate) fn without_addresses(self) -> Self {
+    pub(crate) const fn without_addresses(self) -> Self {
         Self { addresses: false, ..self }
     }
 

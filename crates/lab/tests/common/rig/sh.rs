@@ -46,6 +46,13 @@ pub(crate) fn wait_for_way(host: &Host, address: &str, link: &str, via: Option<&
     found.unwrap_or_else(|error| panic!("{address}: {error}: {last:?}, not {wanted:?}"));
 }
 
+/// Waits until every link of `host` that is switched on and connected says so: the kernel's link watch
+/// notes it some time after packets pass.
+pub(crate) fn wait_for_links(host: &Host) {
+    let quiet = || (!sh(host, "ip -br link").contains("NO-CARRIER")).then_some(());
+    soon().wait_until(quiet).unwrap_or_else(|error| panic!("{error}: {}", sh(host, "ip link")));
+}
+
 /// Links, addresses, routes, rules, the packet filter and settings, as programs of others print them.
 pub(crate) fn everything(host: &Host) -> String {
     // What only counts or ages is left out, and so is what the kernel keeps beside the network.

@@ -156,9 +156,11 @@ fn the_chains_that_drop_are_told_to_accept_or_named_as_obstacles() {
         lines,
         [
             "chain policy of table inet firewalld drops what is forwarded, and its table belongs to \
-             another process",
-            "legacy iptables has a filter table, which cannot be looked at from here",
-            "legacy ip6tables has a filter table, which cannot be looked at from here",
+             another process: have that firewall let forwarded packets pass",
+            "legacy iptables has a filter table, which cannot be looked at from here: \
+             \"iptables-legacy -S FORWARD\" tells whether it drops what is forwarded",
+            "legacy ip6tables has a filter table, which cannot be looked at from here: \
+             \"ip6tables-legacy -S FORWARD\" tells whether it drops what is forwarded",
         ]
     );
     let only_v6 = obstacles(&forwarding(ONLY_V6), &host);
