@@ -9,9 +9,20 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use packets::{ACK, PSH, Shape, TCP, UDP, payload};
+use packets::{ACK, PSH, Shape, TCP, UDP, payload, sum};
 use wire::checksum::checksum;
-use wire::offload::{Accepts, Coalescer, LinkLayer, segment};
+use wire::offload::{
+    Accepts, Coalescer, LinkLayer, SegmentError, Segments, segment, segment_unchecked,
+};
+use wire::virtio::{Gso, VirtioNetHdr};
+
+/// A way to cut a super-packet of IP.
+type Segment = fn(VirtioNetHdr, &mut [u8]) -> Result<Segments<'_>, SegmentError>;
+
+const WAYS: [(&str, Segment); 2] = [
+    ("complete", |header, packet| segment(LinkLayer::Ip, header, packet)),
+    ("unchecked", segment_unchecked),
+];
 
 criterion_group!(benches, checksums, segmentation, coalescing);
 criterion_main!(benches);
@@ -39,28 +50,35 @@ fn segmentation(criterion: &mut Criterion) {
     ] {
         let (header, octets) = shape.super_packet(&payload(len), gso_size);
         group.throughput(Throughput::Bytes(len as u64));
-        group.bench_function(name, |bencher| {
-            let mut packet = octets.clone();
-            bencher.iter(|| {
-                // What the cut overwrote: the headers. The payload's content does not matter.
-                packet[..60].copy_from_slice(&octets[..60]);
-                let mut segments = segment(LinkLayer::Ip, header, &mut packet).unwrap();
-                while let Some(segment) = segments.next() {
-                    black_box(segment);
-                }
+        for (how, segment) in WAYS {
+            group.bench_function(format!("{name}, {how}"), |bencher| {
+                let mut packet = octets.clone();
+                bencher.iter(|| {
+                    // What the cut overwrote: the headers. The payload's content does not matter.
+                    packet[..60].copy_from_slice(&octets[..60]);
+                    let mut segments = segment(header, &mut packet).unwrap();
+                    while let Some(segment) = segments.next() {
+                        black_box(segment);
+                    }
+                });
             });
-        });
+        }
     }
-    let (header, octets) = UDP.super_packet(&payload(36), 0);
-    let header = wire::virtio::VirtioNetHdr { gso: wire::virtio::Gso::None, ..header };
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("1 UDP datagram of 36", |bencher| {
-        let mut packet = octets.clone();
-        bencher.iter(|| {
-            let mut segments = segment(LinkLayer::Ip, header, black_box(&mut packet)).unwrap();
-            segments.next().map(|segment| black_box(segment).len())
-        });
-    });
+    for len in [36, 1400] {
+        let (header, octets) = UDP.super_packet(&payload(len), 0);
+        let header = VirtioNetHdr { gso: Gso::None, ..header };
+        group.throughput(Throughput::Elements(1));
+        for (how, segment) in WAYS {
+            group.bench_function(format!("1 UDP datagram of {len}, {how}"), |bencher| {
+                let mut packet = octets.clone();
+                bencher.iter(|| {
+                    packet[0] = 0x45;
+                    let mut segments = segment(header, black_box(&mut packet)).unwrap();
+                    segments.next().map(|segment| black_box(segment).len())
+                });
+            });
+        }
+    }
 }
 
 fn coalescing(criterion: &mut Criterion) {
@@ -75,11 +93,15 @@ fn coalescing(criterion: &mut Criterion) {
         ("64 UDP datagrams of 36 in 8 flows", flows(8)),
         ("64 UDP datagrams of 36 in 64 flows", flows(64)),
     ] {
-        for (how, accepts) in [
-            ("merged", Accepts { tso4: true, tso6: true, uso: true }),
-            ("singly", Accepts::default()),
+        let merged = Accepts { tso4: true, tso6: true, uso: true };
+        let without_checksums = unchecked(&packets);
+        for (how, accepts, packets, push) in [
+            ("merged", merged, &packets, push as Push),
+            ("singly", Accepts::default(), &packets, push),
+            ("merged, unchecked", merged, &without_checksums, push_unchecked),
+            ("singly, unchecked", Accepts::default(), &without_checksums, push_unchecked),
         ] {
-            let (arena, ranges) = lay_out(&packets);
+            let (arena, ranges) = lay_out(packets);
             group.throughput(Throughput::Elements(packets.len() as u64));
             group.bench_function(format!("{name}, {how}"), |bencher| {
                 let mut coalescer = Coalescer::new(LinkLayer::Ip, accepts);
@@ -87,7 +109,7 @@ fn coalescing(criterion: &mut Criterion) {
                     || arena.clone(),
                     |arena| {
                         for range in &ranges {
-                            coalescer.push(arena, range.clone());
+                            push(&mut coalescer, arena, range.clone());
                         }
                         coalescer.drain(arena, |header, slices| {
                             black_box((header, slices));
@@ -98,6 +120,35 @@ fn coalescing(criterion: &mut Criterion) {
             });
         }
     }
+}
+
+/// A way to take a packet.
+type Push = fn(&mut Coalescer, &[u8], Range<usize>);
+
+fn push(coalescer: &mut Coalescer, arena: &[u8], packet: Range<usize>) {
+    coalescer.push(arena, packet);
+}
+
+fn push_unchecked(coalescer: &mut Coalescer, arena: &[u8], packet: Range<usize>) {
+    coalescer.push_unchecked(arena, packet).unwrap();
+}
+
+/// The same packets with the pseudo-header's sum in the place of their checksum.
+fn unchecked(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    packets
+        .iter()
+        .map(|packet| {
+            let (v6, v4) = (packet[0] >> 4 == 6, &packet[12..20]);
+            let (transport_at, protocol, addresses) =
+                if v6 { (40, packet[6], &packet[8..40]) } else { (20, packet[9], v4) };
+            let len = u16::try_from(packet.len() - transport_at).unwrap();
+            let pseudo = sum(&[addresses, &[0, protocol], &len.to_be_bytes()]);
+            let at = transport_at + if protocol == 17 { 6 } else { 16 };
+            let mut packet = packet.clone();
+            packet[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
+            packet
+        })
+        .collect()
 }
 
 /// 64 datagrams, one of each flow in turn.

@@ -31,6 +31,12 @@ impl Sum {
         self.words += sum_le(octets);
     }
 
+    /// Adds what another sum has added.
+    #[inline]
+    pub fn add_sum(&mut self, other: Self) {
+        self.words += other.words;
+    }
+
     /// Adds one word.
     #[inline]
     pub fn add_u16(&mut self, word: u16) {

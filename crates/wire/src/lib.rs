@@ -8,10 +8,12 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod flow;
+pub mod frame;
 pub mod icmp;
 pub mod ip;
 pub mod ipv4;
 pub mod ipv6;
+pub mod message;
 pub mod offload;
 pub mod parse_error;
 pub mod summary;

@@ -3,15 +3,25 @@
 //! A device with `IFF_VNET_HDR` hands out and takes super-packets, so that one system call moves some
 //! forty packets. [`segment()`] cuts what a device handed out into complete packets; [`Coalescer`]
 //! merges what came from the wire into what a device takes. Both work in place and copy no payload.
+//!
+//! Between two peers that can, TCP and UDP travel *unchecked* ([`frame`](crate::frame)):
+//! [`segment_unchecked`] leaves checksums undone that the kernel left undone, and
+//! [`Coalescer::push_unchecked`] passes such packets on to a kernel in the same state, so that no payload
+//! is ever summed.
 
 mod candidate;
 mod coalesce;
+mod network;
 mod segment;
+mod unchecked;
 
 pub use self::coalesce::{
     Accepts, Coalescer, MAX_DATAGRAMS_PER_GROUP, MAX_OPEN_GROUPS, MAX_PACKETS_PER_GROUP,
 };
-pub use self::segment::{MAX_HEADERS, MAX_SEGMENTS, SegmentError, Segments, segment};
+pub use self::segment::{
+    MAX_HEADERS, MAX_SEGMENTS, SegmentError, Segments, segment, segment_unchecked,
+};
+pub use self::unchecked::NotOffloadable;
 
 /// What a device carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

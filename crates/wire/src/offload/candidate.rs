@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::{Accepts, LinkLayer};
+use super::unchecked::ChecksumPlace;
+use super::{Accepts, LinkLayer, length_u16};
 use crate::checksum::Sum;
 use crate::tcp::Flags;
 use crate::{ethernet, flow, ipv4, ipv6, tcp, udp};
@@ -113,6 +114,15 @@ impl<'a> Class<'a> {
             _ => None,
         };
         class.unwrap_or(Self::Alone)
+    }
+
+    /// Where the checksum stands in a packet that can be merged, which can be unchecked, too.
+    #[inline]
+    pub(super) fn checksum_place(&self) -> Option<ChecksumPlace> {
+        let Self::Flow(candidate) = self else { return None };
+        let headers = candidate.mergeable?.common.headers;
+        let start = length_u16(headers.transport_at);
+        Some(ChecksumPlace { start, offset: headers.kind.checksum_at() })
     }
 
     #[inline(always)]
@@ -274,6 +284,16 @@ impl<'a> Located<'a> {
         let mut sum = self.pseudo_header_sum(self.transport().len());
         sum.add(self.transport());
         sum.finish() == 0 && self.has_intact_ipv4_header()
+    }
+
+    /// Whether the checksum of the IPv4 header is right, and the pseudo-header's sum stands where the
+    /// transport's checksum will.
+    #[inline]
+    pub(super) fn is_intact_undone(self) -> bool {
+        let at = usize::from(self.headers.kind.checksum_at());
+        let place = self.transport().get(at..).and_then(<[u8]>::first_chunk);
+        let sum = self.pseudo_header_sum(self.transport().len()).fold();
+        place == Some(&sum.to_be_bytes()) && self.has_intact_ipv4_header()
     }
 
     /// The sum of the pseudo-header of a transport header and payload of `len` octets.

@@ -33,11 +33,20 @@
 //! was damaged on the way must not leave with a correct checksum. That is done when a second packet
 //! wants to join, so a packet that travels alone costs no checksum. A damaged packet goes
 //! out alone, as it came.
+//!
+//! # Unchecked packets
+//!
+//! A packet whose checksum is undone ([`Coalescer::push_unchecked`]) is handed out for the device's kernel to
+//! complete. What it holds is the sum of the pseudo-header, and only that and the IPv4 header are
+//! verified before a merge; nobody looks at the payload. Alone it leaves with `NEEDS_CSUM` and whatever sum
+//! it came with. It never joins packets that are complete, and none of those joins it; within their
+//! flow they keep their order.
 
 use std::io::IoSlice;
 use std::ops::Range;
 
 use super::candidate::{Candidate, Class, Common, Flow, Kind, Located, Mergeable};
+use super::unchecked::{ChecksumPlace, NotOffloadable};
 use super::{LinkLayer, length_u16, put_u16};
 use crate::tcp::Flags;
 use crate::virtio::{Gso, VirtioNetHdr};
@@ -97,6 +106,8 @@ struct Group {
     first: usize,
     last: usize,
     count: usize,
+    /// The place of the checksum if it is undone, which is the same in all packets.
+    undone: Option<ChecksumPlace>,
     /// Nothing for a packet that cannot be merged.
     merge: Option<Merge>,
 }
@@ -132,22 +143,37 @@ impl Coalescer {
     /// [`drain`](Self::drain). Packets must not overlap. A range beyond the arena is ignored.
     pub fn push(&mut self, arena: &[u8], packet: Range<usize>) {
         let Some(octets) = arena.get(packet.clone()) else { return };
-        let index = self.packets.len();
-        self.packets.push(Queued { start: packet.start, end: packet.end, next: 0 });
-        match Class::of(self.link, self.accepts, octets) {
-            Class::Alone => self.start_group(index, None),
-            Class::UnknownFlow => {
-                self.open.clear();
-                self.start_group(index, None);
-            }
-            Class::Flow(candidate) => self.push_flow(arena, index, &candidate),
+        let class = Class::of(self.link, self.accepts, octets);
+        self.sort(arena, packet, &class, None);
+    }
+
+    /// Takes likewise an IP packet whose checksum is undone, as
+    /// [`segment_unchecked`](super::segment_unchecked) makes it but for the flag in its first octet, which
+    /// the caller has cleared.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOffloadable`] if it cannot be such a packet or lies beyond the arena, and always for a device of
+    /// Ethernet frames; then it is not taken.
+    pub fn push_unchecked(
+        &mut self,
+        arena: &[u8],
+        packet: Range<usize>,
+    ) -> Result<(), NotOffloadable> {
+        let octets = arena.get(packet.clone()).ok_or(NotOffloadable)?;
+        if self.link != LinkLayer::Ip {
+            return Err(NotOffloadable);
         }
+        let class = Class::of(self.link, self.accepts, octets);
+        let place = class.checksum_place().or_else(|| ChecksumPlace::of(octets));
+        self.sort(arena, packet, &class, Some(place.ok_or(NotOffloadable)?));
+        Ok(())
     }
 
     /// Hands out every super-packet or single packet in order and forgets them all.
     ///
     /// A super-packet comes as the virtio header and at most [`MAX_PACKETS_PER_GROUP`] slices, a
-    /// single packet as an empty virtio header and one slice.
+    /// single packet as one slice and an empty virtio header, or one that says where the checksum is undone.
     pub fn drain(
         &mut self,
         arena: &mut [u8],
@@ -175,17 +201,44 @@ impl Coalescer {
         self.open.clear();
     }
 
-    fn start_group(&mut self, index: usize, merge: Option<Merge>) {
-        self.groups.push(Group { first: index, last: index, count: 1, merge });
+    /// Finds the group of a packet.
+    #[inline(always)]
+    fn sort(
+        &mut self,
+        arena: &[u8],
+        packet: Range<usize>,
+        class: &Class<'_>,
+        undone: Option<ChecksumPlace>,
+    ) {
+        let index = self.packets.len();
+        self.packets.push(Queued { start: packet.start, end: packet.end, next: 0 });
+        match class {
+            Class::Alone => self.start_group(index, undone, None),
+            Class::UnknownFlow => {
+                self.open.clear();
+                self.start_group(index, undone, None);
+            }
+            Class::Flow(candidate) => self.sort_flow(arena, index, undone, candidate),
+        }
+    }
+
+    fn start_group(&mut self, index: usize, undone: Option<ChecksumPlace>, merge: Option<Merge>) {
+        self.groups.push(Group { first: index, last: index, count: 1, undone, merge });
     }
 
     #[inline(always)]
-    fn push_flow(&mut self, arena: &[u8], index: usize, candidate: &Candidate<'_>) {
+    fn sort_flow(
+        &mut self,
+        arena: &[u8],
+        index: usize,
+        undone: Option<ChecksumPlace>,
+        candidate: &Candidate<'_>,
+    ) {
         let slot = self.open.find(candidate.hash, |group| {
             self.merge(group).is_some_and(|merge| merge.flow == candidate.flow)
         });
         if let Some(slot) = slot {
-            match self.join(arena, self.open.group(slot), index, candidate) {
+            match self.join(arena, self.open.group(slot), index, undone, candidate) {
                 Join::Joined { is_last: false } => return,
                 Join::Joined { is_last: true } => return self.open.close(slot),
                 Join::Refused => self.open.close(slot),
@@ -195,7 +248,7 @@ impl Coalescer {
         if merge.is_some() {
             self.open.open(candidate.hash, self.groups.len());
         }
-        self.start_group(index, merge);
+        self.start_group(index, undone, merge);
     }
 
     #[inline]
@@ -204,12 +257,16 @@ impl Coalescer {
         arena: &[u8],
         group: usize,
         index: usize,
+        undone: Option<ChecksumPlace>,
         candidate: &Candidate<'_>,
     ) -> Join {
         let Some(first) = self.first_packet(arena, group) else { return Join::Refused };
         let group = &mut self.groups[group];
         let Some(merge) = &mut group.merge else { return Join::Refused };
-        let join = merge.join(first, candidate);
+        if undone != group.undone {
+            return Join::Refused;
+        }
+        let join = merge.join(first, candidate, undone.is_some());
         let Join::Joined { is_last } = join else { return join };
         self.packets[group.last].next = index;
         group.last = index;
@@ -251,9 +308,10 @@ impl Coalescer {
             skip = group.merge.as_ref().map_or(0, |merge| merge.common.headers.payload_at);
             index = packet.next;
         }
-        let header = match &group.merge {
-            Some(merge) if group.count > 1 => merge.virtio_header(),
-            _ => VirtioNetHdr::default(),
+        let header = match (&group.merge, group.undone) {
+            (Some(merge), _) if group.count > 1 => merge.virtio_header(),
+            (_, Some(place)) => place.virtio_header(),
+            (_, None) => VirtioNetHdr::default(),
         };
         deliver(&header, &slices[..group.count.min(N)]);
     }
@@ -288,7 +346,7 @@ impl Merge {
 
     /// Adds a packet of the same flow as the group's `first` if it continues the group.
     #[inline]
-    fn join(&mut self, first: Located<'_>, candidate: &Candidate<'_>) -> Join {
+    fn join(&mut self, first: Located<'_>, candidate: &Candidate<'_>, is_undone: bool) -> Join {
         let Some(next) = candidate.mergeable else { return Join::Refused };
         let Some(len) = self.len.checked_add(next.payload_len) else { return Join::Refused };
         let packet = Located { headers: next.common.headers, ..candidate.packet };
@@ -297,7 +355,10 @@ impl Merge {
             && (next.sequence == self.next_sequence || !next.common.headers.kind.is_tcp())
             && next.payload_len <= self.gso_size
             && packet.has_link_and_options_like(first);
-        let are_intact = || (self.is_verified || first.is_intact()) && packet.is_intact();
+        let are_intact = || match is_undone {
+            true => (self.is_verified || first.is_intact_undone()) && packet.is_intact_undone(),
+            false => (self.is_verified || first.is_intact()) && packet.is_intact(),
+        };
         if !continues || !are_intact() {
             return Join::Refused;
         }

@@ -23,6 +23,9 @@
 //! super-packet. It is taken from there and not from the addresses, because with an IPv6 routing header
 //! only the sender knows the address that counts.
 //!
+//! Unchecked segments ([`segment_unchecked`]) keep the sum of the pseudo-header in place, over their own
+//! length, and nothing else is summed: they cost the same whatever their payload.
+//!
 //! What differs between segments: IPv4 total length, identification (one more each) and checksum, or
 //! IPv6 payload length; the TCP sequence number; FIN and PSH (last only), CWR (first only); the UDP
 //! length; the transport's checksum. This is what `tcp_gso_segment` and `__udp_gso_segment` of Linux do.
@@ -30,8 +33,11 @@
 //! The kernel does not promise that `hdr_len` is right, so it is not used. Everything else in the
 //! virtio header must agree with the headers in the packet.
 
+use super::network::{Network, Version};
+use super::unchecked::ChecksumPlace;
 use super::{LinkLayer, length_u16, put_u16};
 use crate::checksum::Sum;
+use crate::frame::UNCHECKED;
 use crate::parse_error::ParseError;
 use crate::tcp::Flags;
 use crate::virtio::{Gso, VirtioNetHdr};
@@ -57,7 +63,11 @@ pub enum SegmentError {
     /// The headers cannot be read.
     #[error("headers of a super-packet")]
     Headers(#[from] ParseError),
-    /// The checksum would stand beyond the end of the packet.
+    /// A packet that may be unchecked has neither IP version in its first octet.
+    #[error("packet that starts with {0:#04x}, which is no IP version's")]
+    NotIp(u8),
+    /// The checksum would stand beyond the end of the packet, or over the first octet of one that may be
+    /// unchecked.
     #[error("checksum of octets from {start}, stored {offset} octets later, in {len} octets")]
     ChecksumPlace {
         /// `csum_start`.
@@ -146,17 +156,50 @@ pub fn segment<'a>(
     packet: &'a mut [u8],
 ) -> Result<Segments<'a>, SegmentError> {
     if header.gso != Gso::None {
-        return cut(link, header, packet);
+        return cut(link, header, packet, Checksums::Complete);
     }
     if header.needs_checksum() {
         complete_checksum(header, packet)?;
     }
-    let segment_len = packet.len();
-    Ok(Segments { packet, cut: None, segment_len, count: 1, handed_out: 0 })
+    Ok(Segments::whole(packet))
 }
 
-impl Segments<'_> {
-    /// The next complete packet, which is overwritten by the call after.
+/// Does as [`segment()`] for a device of IP packets, but leaves undone what the kernel left undone of TCP
+/// and UDP: such a segment is handed out *unchecked*, with [`UNCHECKED`] set in its first octet and the
+/// pseudo-header's sum over the segment's own length in the place of its checksum.
+///
+/// Packets that were complete, and those whose checksum is not that of a TCP or UDP header directly
+/// behind an IPv4 header that is no fragment's or the fixed IPv6 header, are handed out as by
+/// [`segment()`]. So whatever a device hands out, each segment is a packet or an unchecked packet to
+/// [`frame::kind`](crate::frame::kind), and never another frame.
+///
+/// # Errors
+///
+/// [`SegmentError`] if the virtio header and the packet do not fit together or the packet is not IP; the
+/// packet is unchanged.
+#[inline]
+pub fn segment_unchecked(
+    header: VirtioNetHdr,
+    packet: &mut [u8],
+) -> Result<Segments<'_>, SegmentError> {
+    match packet.first().copied().unwrap_or_default() {
+        first if !matches!(first >> 4, 4 | 6) => return Err(SegmentError::NotIp(first)),
+        _ if header.gso != Gso::None => {
+            return cut(LinkLayer::Ip, header, packet, Checksums::Undone);
+        }
+        _ if header.needs_checksum() => leave_checksum(header, packet)?,
+        _ => {}
+    }
+    Ok(Segments::whole(packet))
+}
+
+impl<'a> Segments<'a> {
+    fn whole(packet: &'a mut [u8]) -> Self {
+        let segment_len = packet.len();
+        Self { packet, cut: None, segment_len, count: 1, handed_out: 0 }
+    }
+
+    /// The next packet, which is overwritten by the call after.
     #[inline]
     #[expect(clippy::should_implement_trait, reason = "an Iterator cannot lend from itself")]
     pub fn next(&mut self) -> Option<&mut [u8]> {
@@ -200,10 +243,23 @@ fn complete_checksum(header: VirtioNetHdr, packet: &mut [u8]) -> Result<(), Segm
     Ok(())
 }
 
+/// Makes a packet unchecked if it can be, and completes it otherwise.
+fn leave_checksum(header: VirtioNetHdr, packet: &mut [u8]) -> Result<(), SegmentError> {
+    let (start, offset) = (header.csum_start, header.csum_offset);
+    let is_undone = ChecksumPlace::of(packet) == Some(ChecksumPlace { start, offset });
+    match packet.first_mut() {
+        Some(first) if is_undone => *first |= UNCHECKED,
+        _ if (start, offset) != (0, 0) => complete_checksum(header, packet)?,
+        _ => return Err(SegmentError::ChecksumPlace { start, offset, len: packet.len() }),
+    }
+    Ok(())
+}
+
 fn cut(
     link: LinkLayer,
     header: VirtioNetHdr,
     packet: &mut [u8],
+    checksums: Checksums,
 ) -> Result<Segments<'_>, SegmentError> {
     let layout = Layout::of(link, header, packet)?;
     let payload = packet.len() - layout.headers_len;
@@ -215,9 +271,17 @@ fn cut(
     if count > MAX_SEGMENTS {
         return Err(SegmentError::TooManySegments(count));
     }
-    let cut = Cut::new(layout, header.gso_size, packet)?;
+    let checksums = if layout.is_plain { checksums } else { Checksums::Complete };
+    let cut = Cut::new(layout, header.gso_size, packet, checksums)?;
     let segment_len = layout.headers_len + gso_size;
     Ok(Segments { packet, cut: Some(cut), segment_len, count, handed_out: 0 })
+}
+
+/// What becomes of the transport's checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checksums {
+    Complete,
+    Undone,
 }
 
 /// Where the headers of a super-packet are.
@@ -228,12 +292,8 @@ struct Layout {
     network_at: usize,
     transport_at: usize,
     headers_len: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    V4,
-    V6,
+    /// Whether nothing stands between IP header and transport header.
+    is_plain: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,13 +302,22 @@ enum Transport {
     Udp,
 }
 
-/// What an IP header says, whatever its version.
-struct Network {
-    version: Version,
-    header_len: usize,
-    total_len: usize,
-    protocol: u8,
-    is_fragment: bool,
+impl Transport {
+    /// Where the checksum stands in the header.
+    fn checksum_at(self) -> usize {
+        match self {
+            Self::Tcp => tcp::CHECKSUM_AT,
+            Self::Udp => udp::CHECKSUM_AT,
+        }
+    }
+
+    /// The checksum as it is written.
+    fn finish(self, sum: Sum) -> u16 {
+        match self {
+            Self::Tcp => sum.finish(),
+            Self::Udp => sum.finish_udp(),
+        }
+    }
 }
 
 impl Layout {
@@ -265,44 +334,19 @@ impl Layout {
         if network.total_len != ip.len() {
             return Err(SegmentError::TotalLength { says: network.total_len, has: ip.len() });
         }
-        let (checksum_at, transport_header_len) = match transport {
-            Transport::Tcp => {
-                let header = tcp::Packet::parse(&ip[network.header_len..])?;
-                (tcp::CHECKSUM_AT, header.header_len())
-            }
+        let transport_header_len = match transport {
+            Transport::Tcp => tcp::Packet::parse(&ip[network.header_len..])?.header_len(),
             Transport::Udp => {
                 udp::Packet::parse(&ip[network.header_len..])?;
-                (udp::CHECKSUM_AT, udp::HEADER_LEN)
+                udp::HEADER_LEN
             }
         };
         let network_at = packet.len() - ip.len();
         let transport_at = network_at + network.header_len;
-        check_checksum(header, transport_at, checksum_at)?;
+        check_checksum(header, transport_at, transport.checksum_at())?;
         let headers_len = transport_at + transport_header_len;
-        Ok(Self { version: network.version, transport, network_at, transport_at, headers_len })
-    }
-}
-
-impl Network {
-    fn parse(ip: &[u8]) -> Result<Self, ParseError> {
-        if ip.first().is_some_and(|first| first >> 4 == 6) {
-            let packet = ipv6::Packet::parse(ip)?;
-            return Ok(Self {
-                version: Version::V6,
-                header_len: packet.header_len(),
-                total_len: packet.total_len(),
-                protocol: packet.protocol(),
-                is_fragment: packet.fragment().is_some(),
-            });
-        }
-        let packet = ipv4::Packet::parse(ip)?;
-        Ok(Self {
-            version: Version::V4,
-            header_len: packet.header_len(),
-            total_len: packet.total_len(),
-            protocol: packet.protocol(),
-            is_fragment: packet.is_fragment(),
-        })
+        let (version, is_plain) = (network.version, network.is_followed_by_transport());
+        Ok(Self { version, transport, network_at, transport_at, headers_len, is_plain })
     }
 }
 
@@ -352,12 +396,15 @@ fn check_checksum(
 #[derive(Debug)]
 struct Cut {
     layout: Layout,
+    checksums: Checksums,
     gso_size: u16,
     /// The headers, zero where segments differ.
     headers: [u8; MAX_HEADERS],
     /// The IPv4 header's sum.
     network_sum: Sum,
-    /// The sum of pseudo-header, without length, and transport header.
+    /// The pseudo-header's sum, without length.
+    pseudo_sum: Sum,
+    /// The transport header's sum.
     transport_sum: Sum,
     /// Of the next segment, as are the fields below.
     id: u16,
@@ -366,7 +413,12 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(layout: Layout, gso_size: u16, packet: &[u8]) -> Result<Self, SegmentError> {
+    fn new(
+        layout: Layout,
+        gso_size: u16,
+        packet: &[u8],
+        checksums: Checksums,
+    ) -> Result<Self, SegmentError> {
         let mut headers = [0; MAX_HEADERS];
         let too_long = SegmentError::HeadersTooLong(layout.headers_len);
         let kept = headers.get_mut(..layout.headers_len).ok_or(too_long)?;
@@ -374,31 +426,28 @@ impl Cut {
         let (network, transport) = kept.split_at_mut(layout.transport_at);
         let network = &mut network[layout.network_at..];
 
-        let id = if layout.version == Version::V4 { take_u16(network, ipv4::ID_AT) } else { 0 };
-        let mut network_sum = Sum::new();
-        if layout.version == Version::V4 {
-            take_u16(network, ipv4::TOTAL_LEN_AT);
-            take_u16(network, ipv4::CHECKSUM_AT);
-            network_sum.add(network);
-        }
-
-        let (mut sequence, mut flags, mut transport_sum) = (0, Flags::default(), Sum::new());
-        transport_sum.add_u16(!length_u16(packet.len() - layout.transport_at));
-        match layout.transport {
-            Transport::Tcp => {
-                transport_sum.add_u16(take_u16(transport, tcp::CHECKSUM_AT));
-                let high = take_u16(transport, tcp::SEQUENCE_AT);
-                let low = take_u16(transport, tcp::SEQUENCE_AT + 2);
-                sequence = u32::from(high) << 16 | u32::from(low);
-                flags = Flags(std::mem::take(&mut transport[tcp::FLAGS_AT]));
-            }
-            Transport::Udp => {
-                transport_sum.add_u16(take_u16(transport, udp::CHECKSUM_AT));
-                take_u16(transport, udp::LEN_AT);
-            }
-        }
+        let (id, network_sum) = take_network(layout.version, network);
+        let mut pseudo_sum = Sum::new();
+        pseudo_sum.add_u16(!length_u16(packet.len() - layout.transport_at));
+        pseudo_sum.add_u16(take_u16(transport, layout.transport.checksum_at()));
+        let (sequence, flags) = take_transport(layout.transport, transport);
+        let mut transport_sum = Sum::new();
         transport_sum.add(transport);
-        Ok(Self { layout, gso_size, headers, network_sum, transport_sum, id, sequence, flags })
+        if let (Checksums::Undone, Some(first)) = (checksums, network.first_mut()) {
+            *first |= UNCHECKED;
+        }
+        Ok(Self {
+            layout,
+            checksums,
+            gso_size,
+            headers,
+            network_sum,
+            pseudo_sum,
+            transport_sum,
+            id,
+            sequence,
+            flags,
+        })
     }
 
     /// Writes the headers of the next segment, whose payload is in place.
@@ -410,13 +459,22 @@ impl Cut {
         let network = &mut network[layout.network_at..];
         let transport_len = length_u16(transport.len() + payload.len());
         self.write_network(network, transport_len);
+        let mut pseudo_sum = self.pseudo_sum;
+        pseudo_sum.add_u16(transport_len);
         let mut sum = self.transport_sum;
-        sum.add(payload);
-        sum.add_u16(transport_len);
         match layout.transport {
-            Transport::Tcp => self.write_tcp(transport, sum, is_last),
-            Transport::Udp => write_udp(transport, sum, transport_len),
+            Transport::Tcp => self.write_tcp(transport, &mut sum, is_last),
+            Transport::Udp => write_udp(transport, &mut sum, transport_len),
         }
+        let checksum = match self.checksums {
+            Checksums::Undone => pseudo_sum.fold(),
+            Checksums::Complete => {
+                sum.add_sum(pseudo_sum);
+                sum.add(payload);
+                layout.transport.finish(sum)
+            }
+        };
+        put_u16(transport, layout.transport.checksum_at(), checksum);
     }
 
     fn write_network(&mut self, network: &mut [u8], transport_len: u16) {
@@ -438,7 +496,8 @@ impl Cut {
         }
     }
 
-    fn write_tcp(&mut self, transport: &mut [u8], mut sum: Sum, is_last: bool) {
+    /// Writes the fields that differ, but the checksum, and adds them to `sum`.
+    fn write_tcp(&mut self, transport: &mut [u8], sum: &mut Sum, is_last: bool) {
         let flags = if is_last { self.flags } else { self.flags.without(Flags::FIN | Flags::PSH) };
         sum.add_u32(self.sequence);
         sum.add_u16(u16::from(flags.0));
@@ -448,16 +507,39 @@ impl Cut {
         if let Some(octet) = transport.get_mut(tcp::FLAGS_AT) {
             *octet = flags.0;
         }
-        put_u16(transport, tcp::CHECKSUM_AT, sum.finish());
         self.sequence = self.sequence.wrapping_add(u32::from(self.gso_size));
         self.flags = self.flags.without(Flags::CWR);
     }
 }
 
-fn write_udp(transport: &mut [u8], mut sum: Sum, len: u16) {
+fn write_udp(transport: &mut [u8], sum: &mut Sum, len: u16) {
     sum.add_u16(len);
     put_u16(transport, udp::LEN_AT, len);
-    put_u16(transport, udp::CHECKSUM_AT, sum.finish_udp());
+}
+
+/// The identification and the sum of an IPv4 header without what differs between segments.
+fn take_network(version: Version, network: &mut [u8]) -> (u16, Sum) {
+    let mut sum = Sum::new();
+    if version == Version::V6 {
+        return (0, sum);
+    }
+    let id = take_u16(network, ipv4::ID_AT);
+    take_u16(network, ipv4::TOTAL_LEN_AT);
+    take_u16(network, ipv4::CHECKSUM_AT);
+    sum.add(network);
+    (id, sum)
+}
+
+/// The sequence number and the flags of a TCP header; nothing of either in UDP.
+fn take_transport(kind: Transport, transport: &mut [u8]) -> (u32, Flags) {
+    if kind == Transport::Udp {
+        take_u16(transport, udp::LEN_AT);
+        return (0, Flags::default());
+    }
+    let high = take_u16(transport, tcp::SEQUENCE_AT);
+    let low = take_u16(transport, tcp::SEQUENCE_AT + 2);
+    let flags = Flags(std::mem::take(&mut transport[tcp::FLAGS_AT]));
+    (u32::from(high) << 16 | u32::from(low), flags)
 }
 
 /// Reads a word and leaves zero in its place.
