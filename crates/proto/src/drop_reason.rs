@@ -37,6 +37,10 @@ drop_reasons! {
     NoEndpoint = "peer without endpoint",
     /// The inner packet does not fit into one outer datagram.
     TooLong = "longer than a datagram",
+    /// No session with the peer, and more waits for one than may.
+    NoSession = "no session, and too much waits for one",
+    /// A frame for a peer that has not said that it takes Ethernet frames.
+    NoHello = "peer understands no Ethernet frames",
     /// The transport did not take the datagram: no route, no buffer, address gone.
     SendFailed = "transport refused",
     // From the wire to the device.
@@ -46,6 +50,32 @@ drop_reasons! {
     Truncated = "truncated datagram",
     /// The datagram holds nothing.
     Empty = "empty datagram",
+    /// The datagram is none of the four messages.
+    NotAMessage = "not a message",
+    /// A handshake message without the MAC that only those can make who know our public key.
+    BadMac = "wrong MAC",
+    /// A handshake message from a source that sends too many of them.
+    RateLimited = "too many handshakes from one source",
+    /// More handshakes wait than may.
+    HandshakeFull = "too many handshakes at once",
+    /// A handshake of somebody who is no peer.
+    UnknownPeer = "handshake of a stranger",
+    /// An initiation that is not newer than the last one of the same peer: a replay.
+    StaleTimestamp = "replayed initiation",
+    /// No keypair or handshake has the receiver index.
+    UnknownReceiver = "unknown receiver index",
+    /// The keypair is too old, or has carried too many messages.
+    KeypairExpired = "keypair expired",
+    /// The message was not sealed with the keypair's key, or was changed on its way.
+    Undecryptable = "not authentic",
+    /// The message came before, or is too old to know.
+    Replayed = "replayed message",
+    /// A frame of a kind that this version does not know.
+    UnknownFrame = "unknown frame",
+    /// A frame of a kind that the peers have not agreed on.
+    FrameNotAgreed = "frame not agreed on",
+    /// A frame whose own header is wrong.
+    FrameMalformed = "malformed frame",
     /// The inner packet is too short to have a header.
     TooShort = "too short for a header",
     /// The inner packet is neither IPv4 nor IPv6.

@@ -15,10 +15,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::allowed_ips::AllowedIps;
+use crate::routing::Routing;
 
 /// A peer's place in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIndex(pub u16);
 
 /// Which of the tunnel's sockets.
@@ -71,9 +71,7 @@ pub enum Sender {
 #[derive(Clone, Debug)]
 pub struct PeerTable {
     peers: Vec<Peer>,
-    allowed_ips: AllowedIps<PeerIndex>,
-    /// Whose every inner address is; spares the lookup in tunnels of two.
-    sole: Option<PeerIndex>,
+    routing: Routing,
     /// Sorted by address.
     remotes: Vec<(SocketAddr, PeerIndex)>,
     waiting: Option<PeerIndex>,
@@ -86,15 +84,15 @@ impl PeerTable {
     /// Makes a table; peers beyond [`Self::CAPACITY`] are left out.
     pub fn new(mut peers: Vec<Peer>) -> Self {
         peers.truncate(Self::CAPACITY);
-        let allowed_ips =
-            AllowedIps::new(indexed(&peers).flat_map(|(index, peer)| {
+        let routing =
+            Routing::new(indexed(&peers).flat_map(|(index, peer)| {
                 peer.allowed_ips.iter().map(move |&prefix| (prefix, index))
             }));
         let mut remotes: Vec<_> =
             indexed(&peers).filter_map(|(index, peer)| Some((peer.path?.remote, index))).collect();
         remotes.sort_by_key(|&(remote, _)| remote);
         let waiting = indexed(&peers).find(|(_, peer)| peer.path.is_none()).map(|(index, _)| index);
-        Self { sole: allowed_ips.sole_owner(), peers, allowed_ips, remotes, waiting }
+        Self { peers, routing, remotes, waiting }
     }
 
     /// The peers in the order of the configuration.
@@ -107,16 +105,10 @@ impl PeerTable {
         self.peers.get(usize::from(index.0))
     }
 
-    /// The peer that every inner packet goes to and comes from, if there is only one to choose.
+    /// Whose inner packets are.
     #[inline]
-    pub fn sole(&self) -> Option<PeerIndex> {
-        self.sole
-    }
-
-    /// The peer that owns an inner address.
-    #[inline]
-    pub fn owner(&self, address: IpAddr) -> Option<PeerIndex> {
-        self.allowed_ips.owner(address)
+    pub fn routing(&self) -> &Routing {
+        &self.routing
     }
 
     /// The way to a peer.
@@ -224,15 +216,15 @@ mod tests {
     #[test]
     fn inner_addresses_belong_to_the_longest_prefix() {
         let table = three();
-        assert_eq!(table.owner("10.20.7.1".parse().unwrap()), Some(PeerIndex(2)));
-        assert_eq!(table.owner("10.20.8.1".parse().unwrap()), Some(PeerIndex(0)));
-        assert_eq!(table.owner("192.0.2.1".parse().unwrap()), None);
-        assert_eq!(table.sole(), None);
+        assert_eq!(table.routing().owner("10.20.7.1".parse().unwrap()), Some(PeerIndex(2)));
+        assert_eq!(table.routing().owner("10.20.8.1".parse().unwrap()), Some(PeerIndex(0)));
+        assert_eq!(table.routing().owner("192.0.2.1".parse().unwrap()), None);
+        assert_eq!(table.routing().sole(), None);
     }
 
     #[test]
     fn a_tunnel_of_two_has_a_sole_peer() {
         let table = PeerTable::new(vec![peer("b", None, &["0.0.0.0/0", "::/0"])]);
-        assert_eq!(table.sole(), Some(PeerIndex(0)));
+        assert_eq!(table.routing().sole(), Some(PeerIndex(0)));
     }
 }
