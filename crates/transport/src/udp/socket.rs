@@ -39,6 +39,8 @@ pub struct Options {
     pub segmentation: bool,
     /// Whether datagrams may share a message when received (`UDP_GRO`), where the kernel can do it.
     pub coalescing: bool,
+    /// The mark of what is sent, by which rules of the host know it (`SO_MARK` of socket(7)).
+    pub mark: Option<u32>,
 }
 
 /// Why there is no UDP socket.
@@ -82,6 +84,7 @@ impl Default for Options {
             send_buffer: SOCKET_BUFFER_OCTETS,
             segmentation: true,
             coalescing: true,
+            mark: None,
         }
     }
 }
@@ -126,6 +129,15 @@ impl UdpSocket {
         let local = rustix::net::getsockname(&descriptor)?.try_into()?;
         let segments = AtomicUsize::new(if segmentation { SEGMENTS } else { 1 });
         Ok(Self { fd: descriptor, local, segments, coalescing })
+    }
+
+    /// Marks what is sent from now on, by every process that has the socket; 0 for no mark.
+    ///
+    /// # Errors
+    ///
+    /// Without CAP_NET_ADMIN or, since Linux 5.17, CAP_NET_RAW.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        sys::set_mark(self.fd.as_fd(), mark)
     }
 
     /// The address and port that the socket is bound to.
@@ -185,6 +197,9 @@ fn configure(
     sockopt::set_socket_send_buffer_size_force(fd, options.send_buffer)
         .or_else(|_| sockopt::set_socket_send_buffer_size(fd, options.send_buffer))
         .map_err(named("SO_SNDBUF"))?;
+    if let Some(mark) = options.mark {
+        sys::set_mark(fd, mark).map_err(|error| ("SO_MARK", error))?;
+    }
     match address {
         SocketAddr::V4(_) => {
             sys::enable_ipv4_packet_information(fd).map_err(|error| ("IP_PKTINFO", error))

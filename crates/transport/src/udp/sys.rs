@@ -106,6 +106,11 @@ pub(super) fn has_segmentation(socket: BorrowedFd<'_>) -> bool {
     set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 
+/// Marks what is sent, socket(7).
+pub(super) fn set_mark(socket: BorrowedFd<'_>, mark: u32) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())
+}
+
 /// Sets an option that is a number.
 pub(super) fn set_option(
     socket: BorrowedFd<'_>,
