@@ -13,10 +13,14 @@
 //!   the worker;
 //! - it never waits for the worker but until a deadline, and reads what is there and no more.
 //!
+//! Some messages hold keys, so what is sent and received leaves nothing in memory that was given back ([`octets`]).
+//!
 //! Both ends are the same program, so the format may change with every version.
 
 pub(crate) mod framing;
+pub(crate) mod key;
 pub(crate) mod message;
+mod octets;
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -33,8 +37,10 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use self::framing::{FrameError, Frames};
+use self::octets::Octets;
 use crate::poll::poll_until;
 
 /// The longest message to a worker: the largest table of peers.
@@ -152,8 +158,12 @@ impl<F: AsFd> Channel<F> {
         if descriptors.len() > DESCRIPTORS {
             return Err(ChannelError::Descriptors);
         }
-        let json = serde_json::to_vec(message).map_err(ChannelError::Malformed)?;
-        let frame = framing::emit(&json, self.send_limit)?;
+        let mut json = Octets::default();
+        serde_json::to_writer(&mut json, message).map_err(ChannelError::Malformed)?;
+        let header = framing::header(json.as_slice().len(), self.send_limit)?;
+        let mut frame = Octets::default();
+        frame.push(&header);
+        frame.push(json.as_slice());
         let deadline = Instant::now() + PATIENCE;
         let mut rest = frame.as_slice();
         for handful in descriptors.chunks(HANDFUL) {
@@ -173,14 +183,14 @@ impl<F: AsFd> Channel<F> {
 
     /// Receives what is there, without descriptors.
     pub(crate) fn receive(&mut self) -> Result<Arrival, ChannelError> {
-        let mut piece = vec![0; PIECE];
+        let mut piece = Zeroizing::new(vec![0; PIECE]);
         let received = recv(&self.socket, &mut piece[..], RecvFlags::DONTWAIT);
         self.arrived(&piece, received.map(|(count, _)| count))
     }
 
     /// Receives what is there; [`Self::take_descriptors`] has what came along.
     pub(crate) fn receive_descriptors(&mut self) -> Result<Arrival, ChannelError> {
-        let mut piece = vec![0; PIECE];
+        let mut piece = Zeroizing::new(vec![0; PIECE]);
         let mut space = [const { MaybeUninit::uninit() }; CONTROL_OCTETS];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;

@@ -1,55 +1,68 @@
-//! What a tunnel is to be: a TOML file, read once into types that cannot be wrong.
+//! What a tunnel is to be: a file, read once into types that cannot be wrong.
 //!
 //! # Theory of operation
 //!
-//! A file becomes a [`Config`] in four steps, and each step sees only what the one before let pass:
+//! A TOML file becomes a [`Config`] in four steps, and each step sees only what the one before let pass:
 //!
 //! 1. The text becomes a TOML table in which every key and value knows its position. A syntax error
 //!    ends the reading here, since the meaning of a broken file would be guesswork.
 //! 2. Every table is held against its schema, the list of its keys and their types (`schema`,
 //!    `table`). Unknown keys, wrong types, lists that are too long and what this version cannot do
 //!    are reported here.
-//! 3. Every value becomes a value of its own type: a prefix, an endpoint, a duration (`section`).
+//! 3. Every value becomes a value of its own type: a prefix, an endpoint, a duration (`section`). Together
+//!    they are a draft (`draft`).
 //! 4. The rules that tie several values together are checked (`check`), for example that no two peers
-//!    own the same address.
+//!    have the same key.
+//!
+//! A file in the format of wg-quick, whose name ends in `.conf`, becomes a draft in a way of its own
+//! (`conf`), since its text is made of lines. From there on both are the same.
 //!
 //! No step stops at its first error: a user sees all errors of a file at once, ordered by position,
 //! up to [`MAX_ERRORS`]. A `Config` exists only if there was none, so that no later code asks again
-//! whether, say, a prefix has host bits.
+//! whether, say, a prefix has host bits. What is legal but hardly meant comes along as a warning.
 //!
 //! # Limits
 //!
 //! A file has at most [`MAX_FILE_SIZE`] octets. Every list has its own limit in `schema`. Messages
 //! quote at most the beginning of a long value, and never a value of a key that holds key material.
 
+mod alike;
 mod check;
+mod conf;
 mod domain;
+mod draft;
 mod endpoint;
 mod error;
+mod key_source;
 mod prefix;
 mod schema;
 mod section;
 mod table;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use device::{DeviceName, Mode};
-use ipnet::IpNet;
-use rustix::fs::OFlags;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink::plan::Families;
+use proto::key::{PresharedKey, PrivateKey, PublicKey};
 
 pub use self::endpoint::{Endpoint, EndpointError, Host};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS, Problem};
+pub use self::key_source::KeySource;
+use crate::keyfile::{self, Access};
+use crate::regular_file::{self, Contents};
 
-/// The largest configuration file that is read, in octets.
-pub const MAX_FILE_SIZE: usize = 1 << 20;
+/// The largest configuration file that is read, in octets: enough for as many peers as there can be.
+pub const MAX_FILE_SIZE: usize = 16 << 20;
+
+/// After which time WireGuard replaces the keys of a session (whitepaper, section 6.1), and so the longest here.
+pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 
 /// The longest name of a tunnel or a peer, in characters.
 pub const MAX_NAME_LENGTH: usize = 64;
@@ -68,6 +81,42 @@ pub struct Config {
     pub network: Network,
     /// The other sides, at least one, in the order of the file.
     pub peers: Vec<Peer>,
+    /// What is legal but hardly meant, ordered by position, each as `file:line:column: message` and up to
+    /// [`MAX_ERRORS`].
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The families of which all packets go through the tunnel: those of which the device has an address and
+    /// the peers own everything, if there is a default route at all.
+    pub fn default_families(&self) -> Families {
+        let mut own = self.device.addresses.iter().map(InterfaceAddress::local);
+        let wanted = self.network.default_route;
+        Families {
+            v4: wanted
+                && own.clone().any(|ip| ip.is_ipv4())
+                && self.owns(Ipv4Net::default().into()),
+            v6: wanted && own.any(|ip| ip.is_ipv6()) && self.owns(Ipv6Net::default().into()),
+        }
+    }
+
+    /// Whether the peers together own all addresses of a family.
+    fn owns(&self, everything: IpNet) -> bool {
+        owns(everything, self.peers.iter().flat_map(|peer| &peer.allowed_ips).copied())
+    }
+
+    /// Whether a secret key stands in the file itself.
+    fn has_inline_keys(&self) -> bool {
+        let is_inline = |peer: &Peer| matches!(peer.preshared_key, Some(KeySource::Inline(_)));
+        matches!(self.local.private_key, Some(KeySource::Inline(_)))
+            || self.peers.iter().any(is_inline)
+    }
+}
+
+/// Whether prefixes together make up everything of a family.
+fn owns(everything: IpNet, prefixes: impl Iterator<Item = IpNet>) -> bool {
+    let of_family = |prefix: &IpNet| prefix.addr().is_ipv4() == everything.addr().is_ipv4();
+    IpNet::aggregate(&prefixes.filter(of_family).collect()).contains(&everything)
 }
 
 /// The TUN or TAP device.
@@ -129,8 +178,17 @@ pub struct Local {
     pub listen: Vec<Endpoint>,
     /// How peers prove who they are, and whether packets are encrypted.
     pub security: Security,
-    /// The file with the private key; absolute if the origin's directory is.
-    pub private_key_file: Option<PathBuf>,
+    /// The key by which this side proves who it is; always with the security of WireGuard, never without.
+    pub private_key: Option<KeySource<PrivateKey>>,
+    /// With which ciphers data may be sealed.
+    pub ciphers: CipherPolicy,
+    /// Whether peers that are adit, too, may use more than WireGuard has; without, nobody can tell this side
+    /// from a stock WireGuard peer.
+    pub extensions: bool,
+    /// After which time the keys of a session are replaced, 5 s to [`REKEY_AFTER`].
+    pub rekey_after: Duration,
+    /// The mark of outer datagrams, by which rules of the host know them (`SO_MARK` of socket(7)); not 0.
+    pub fwmark: Option<u32>,
     /// How long a worker polls before it sleeps, up to 10 ms; `None` for not at all.
     pub busy_poll: Option<Duration>,
 }
@@ -144,14 +202,29 @@ pub enum Security {
     None,
 }
 
+/// With which ciphers data may be sealed. Handshakes are WireGuard's in any case, and so is all data to and
+/// from peers that are not adit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CipherPolicy {
+    /// AES-256-GCM between peers that both are adit and have it in hardware, ChaCha20-Poly1305 otherwise.
+    #[default]
+    Auto,
+    /// AES-256-GCM only: no data for peers that cannot open it.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305 only.
+    ChaCha20Poly1305,
+}
+
 /// What the host's network is to look like while the tunnel is up.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Prefixes that are routed through the device besides the peers' allowed IPs; no host bits,
     /// no duplicates, and on a TUN device only families of which it has an address.
     pub routes: Vec<IpNet>,
-    /// Whether all traffic goes through the device, of each family of which it has an address; only
-    /// on a TUN device, which then has one, and whose peers own all addresses of those families.
+    /// Whether the peers' allowed IPs are routed through the device; only then can there be a default route.
+    pub allowed_ips_routed: bool,
+    /// Whether all traffic goes through the device, of the families in [`Config::default_families`]; only
+    /// on a TUN device, which then has an address.
     pub default_route: bool,
     /// Prefixes that stay on the route that they have without the tunnel: no host bits, no
     /// duplicates, and each a part of what the tunnel takes.
@@ -174,6 +247,24 @@ pub struct Network {
     pub dns_search: Vec<String>,
 }
 
+impl Default for Network {
+    /// What an empty `[network]` asks for.
+    fn default() -> Self {
+        Self {
+            routes: Vec::new(),
+            allowed_ips_routed: true,
+            default_route: false,
+            exclude: Vec::new(),
+            ipv6_beside: false,
+            forward: false,
+            translate: None,
+            bridge: None,
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+        }
+    }
+}
+
 /// Behind which address forwarded packets are hidden.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Translate {
@@ -189,15 +280,15 @@ pub enum Translate {
 pub struct Peer {
     /// Its name, unique in the file and made as the tunnel's name is.
     pub name: String,
-    /// Its public key, unique in the file.
-    pub public_key: Option<[u8; 32]>,
-    /// The file with the preshared key; absolute if the origin's directory is.
-    pub preshared_key_file: Option<PathBuf>,
-    /// Where it is, in order of preference, with ports from 1. Only one peer may have none: the
-    /// first sender becomes it.
+    /// Its public key, unique in the file; always with the security of WireGuard.
+    pub public_key: Option<PublicKey>,
+    /// The key that both sides know beforehand; never without the security of WireGuard.
+    pub preshared_key: Option<KeySource<PresharedKey>>,
+    /// Where it is, in order of preference, with ports from 1. Without security only one peer may have
+    /// none: the first sender becomes it.
     pub endpoints: Vec<Endpoint>,
     /// The inner addresses that it owns, unique in the file, without host bits; everything
-    /// (`0.0.0.0/0` and `::/0`) for a TUN device's only peer that does not say, empty for a TAP
+    /// (`0.0.0.0/0` and `::/0`) for a TUN device's only peer that does not say in TOML, empty for a TAP
     /// device.
     pub allowed_ips: Vec<IpNet>,
     /// How often something is sent to it at least, up to 65535 s; `None` for never.
@@ -234,12 +325,9 @@ impl Origin {
     ///
     /// # Errors
     ///
-    /// As [`Origin::new`], and [`ConfigError::Format`] for a name that ends in `.conf`.
+    /// As [`Origin::new`].
     pub fn from_path(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        if path.extension().is_some_and(|extension| extension == "conf") {
-            return Err(ConfigError::Format { file });
-        }
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         Self::new(&file, &stem, path.parent().unwrap_or_else(|| Path::new("")))
     }
@@ -250,24 +338,31 @@ impl Origin {
     }
 }
 
-/// Reads the configuration at `path`, which must be a regular file. Its relative paths become
-/// absolute.
+/// Reads the configuration at `path`, which must be a regular file: in the format of wg-quick if its name
+/// ends in `.conf`, in TOML otherwise. Its relative paths become absolute.
 ///
 /// # Errors
 ///
-/// See [`ConfigError`]: the file cannot be read, is too large, or is wrong.
+/// See [`ConfigError`]: the file cannot be read, is too large, shows its keys to everybody, or is wrong.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let mut origin = Origin::from_path(path)?;
-    let octets = read(path)?;
+    let contents = read(path)?;
     let absolute = std::path::absolute(origin.directory.join("."));
     origin.directory =
         absolute.map_err(|source| ConfigError::Read { file: origin.file.clone(), source })?;
-    let text = std::str::from_utf8(&octets)
-        .map_err(|error| ConfigErrors::not_utf8(&origin.file, &octets, error.valid_up_to()))?;
-    Ok(parse(text, &origin)?)
+    let text = std::str::from_utf8(&contents.octets).map_err(|error| {
+        ConfigErrors::not_utf8(&origin.file, &contents.octets, error.valid_up_to())
+    })?;
+    let is_conf = path.extension().is_some_and(|extension| extension == "conf");
+    let parse = if is_conf { parse_conf } else { parse };
+    let mut config = parse(text, &origin)?;
+    if config.has_inline_keys() {
+        check_access(&contents, &origin.file, &mut config.warnings)?;
+    }
+    Ok(config)
 }
 
-/// Reads a configuration from its text. Nothing else is read: key files are only named.
+/// Reads a configuration from its text in TOML. Nothing else is read: key files are only named.
 ///
 /// # Errors
 ///
@@ -276,9 +371,30 @@ pub fn parse(text: &str, origin: &Origin) -> Result<Config, ConfigErrors> {
     let mut problems = error::Problems::new(&origin.file, text);
     let draft = table::document(text, &mut problems)
         .and_then(|document| section::read(&document, origin, &mut problems));
+    finish(draft, origin, problems)
+}
+
+/// Reads a configuration from its text in the format of wg-quick(8), which holds its keys itself.
+///
+/// # Errors
+///
+/// All errors of the text, ordered by position, up to [`MAX_ERRORS`].
+pub fn parse_conf(text: &str, origin: &Origin) -> Result<Config, ConfigErrors> {
+    let mut problems = error::Problems::new(&origin.file, text);
+    let draft = conf::read(text, origin, &mut problems);
+    finish(draft, origin, problems)
+}
+
+fn finish(
+    draft: Option<draft::Draft>,
+    origin: &Origin,
+    mut problems: error::Problems<'_>,
+) -> Result<Config, ConfigErrors> {
     let config = draft.and_then(|draft| check::finish(draft, origin, &mut problems));
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(config) if problems.is_empty() => {
+            Ok(Config { warnings: problems.into_warnings(), ..config })
+        }
         _ => Err(problems.into_errors()),
     }
 }
@@ -292,29 +408,33 @@ fn is_name(name: &str) -> bool {
         && !name.starts_with(['.', '-'])
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+fn read(path: &Path) -> Result<Contents, ConfigError> {
     let file = path.display().to_string();
-    match read_regular(path) {
-        Ok(Some(octets)) if octets.len() > MAX_FILE_SIZE => Err(ConfigError::TooLarge { file }),
-        Ok(Some(octets)) => Ok(octets),
+    match regular_file::read(path, MAX_FILE_SIZE) {
+        Ok(Some(contents)) if contents.octets.len() > MAX_FILE_SIZE => {
+            Err(ConfigError::TooLarge { file })
+        }
+        Ok(Some(contents)) => Ok(contents),
         Ok(None) => Err(ConfigError::NotAFile { file }),
         Err(source) => Err(ConfigError::Read { file, source }),
     }
 }
 
-/// The contents of a regular file up to one octet more than the limit, or `None` for anything else.
-fn read_regular(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = open(path)?;
-    if !file.metadata()?.is_file() {
-        return Ok(None);
+/// A file with keys in it is held to what a key file is held to.
+fn check_access(
+    contents: &Contents,
+    file: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), ConfigError> {
+    let mode = contents.mode;
+    match keyfile::access(mode, contents.group) {
+        Access::Owner => Ok(()),
+        Access::Group => {
+            warnings.push(format!(
+                "{file}: it holds secret keys, but its mode {mode:04o} lets its group at it"
+            ));
+            Ok(())
+        }
+        Access::Everybody => Err(ConfigError::Exposed { file: file.to_owned(), mode }),
     }
-    let mut octets = Vec::new();
-    file.take(MAX_FILE_SIZE as u64 + 1).read_to_end(&mut octets)?;
-    Ok(Some(octets))
-}
-
-/// Opens without blocking, since the opening of a FIFO would otherwise wait for its writer.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }

@@ -60,19 +60,37 @@ fn add(counter: &AtomicU64, count: usize) {
 }
 
 /// What was carried in one direction, and what was not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Inner packets, each segment counted.
     pub packets: u64,
     /// Octets of inner packets.
     pub octets: u64,
+    /// By [`DropReason::index`].
+    #[serde(default, with = "drops")]
     drops: [u64; DropReason::ALL.len()],
 }
 
+impl Default for Traffic {
+    fn default() -> Self {
+        Self { packets: 0, octets: 0, drops: [0; DropReason::ALL.len()] }
+    }
+}
+
 impl Traffic {
+    /// Drops alone.
+    pub(crate) fn of_drops(drops: [u64; DropReason::ALL.len()]) -> Self {
+        Self { drops, ..Self::default() }
+    }
+
     /// How many packets were dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason.index()]
+    }
+
+    /// The reasons for which packets were dropped, and how many.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.iter().copied().zip(self.drops).filter(|&(_, count)| count > 0)
     }
 }
 
@@ -89,6 +107,7 @@ impl AddAssign<&Self> for Traffic {
 
 /// What was carried both ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Totals {
     /// To the peers.
     pub out: Traffic,
@@ -107,14 +126,50 @@ impl fmt::Display for Traffic {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} packets, {} octets", self.packets, self.octets)?;
         let mut separator = "; dropped: ";
-        for &reason in DropReason::ALL {
-            let count = self.dropped(reason);
-            if count > 0 {
-                write!(formatter, "{separator}{reason}: {count}")?;
-                separator = ", ";
-            }
+        for (reason, count) in self.drops() {
+            write!(formatter, "{separator}{reason}: {count}")?;
+            separator = ", ";
         }
         Ok(())
+    }
+}
+
+/// Drops as a map from the reason's name ("source_not_allowed") to a count that is not zero.
+mod drops {
+    use std::collections::BTreeMap;
+
+    use proto::DropReason;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    type Drops = [u64; DropReason::ALL.len()];
+
+    pub(super) fn serialize<S: Serializer>(drops: &Drops, to: S) -> Result<S::Ok, S::Error> {
+        let named = DropReason::ALL.iter().zip(drops).filter(|&(_, &count)| count > 0);
+        to.collect_map(named.map(|(&reason, count)| (name(reason), count)))
+    }
+
+    /// A reason that is not known is one of another version, and passed over.
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Drops, D::Error> {
+        let named = BTreeMap::<String, u64>::deserialize(from)?;
+        let mut drops = [0; DropReason::ALL.len()];
+        if !named.is_empty() {
+            for &reason in DropReason::ALL {
+                drops[reason.index()] = named.get(&name(reason)).copied().unwrap_or_default();
+            }
+        }
+        Ok(drops)
+    }
+
+    /// The variant's name in snake case.
+    fn name(reason: DropReason) -> String {
+        let mut name = String::new();
+        for letter in format!("{reason:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
     }
 }
 
@@ -134,5 +189,25 @@ mod tests {
             sum.to_string(),
             "4 packets, 240 octets; dropped: from a stranger: 10, empty datagram: 2"
         );
+    }
+
+    #[test]
+    fn drops_travel_by_name() {
+        let counters = Counters::default();
+        counters.dropped(DropReason::SourceNotAllowed, 3);
+        counters.dropped(DropReason::Empty, 1);
+        let json = serde_json::to_string(&counters.traffic()).unwrap();
+        assert_eq!(json, r#"{"packets":0,"octets":0,"drops":{"empty":1,"source_not_allowed":3}}"#);
+        assert_eq!(serde_json::from_str::<Traffic>(&json).unwrap(), counters.traffic());
+    }
+
+    #[test]
+    fn every_counter_arrives_in_its_place() {
+        let counters = Counters::default();
+        for (place, &reason) in DropReason::ALL.iter().enumerate() {
+            counters.dropped(reason, place + 1);
+        }
+        let json = serde_json::to_string(&counters.traffic()).unwrap();
+        assert_eq!(serde_json::from_str::<Traffic>(&json).unwrap(), counters.traffic());
     }
 }

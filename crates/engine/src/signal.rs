@@ -11,8 +11,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Take the tunnel down: SIGINT, SIGTERM, SIGHUP.
+    /// Take the tunnel down: SIGINT, SIGTERM.
     Stop,
+    /// Read the configuration again: SIGHUP.
+    Reload,
     /// Say what was carried and dropped so far: SIGUSR1.
     Report,
 }
@@ -22,6 +24,7 @@ pub enum Request {
 pub struct Signals {
     pipe: UnixStream,
     stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
     report: Arc<AtomicBool>,
 }
 
@@ -34,11 +37,12 @@ impl Signals {
     pub fn catch() -> io::Result<Self> {
         let (pipe, writer) = UnixStream::pair()?;
         pipe.set_nonblocking(true)?;
-        let signals = Self { pipe, stop: Arc::default(), report: Arc::default() };
+        let signals =
+            Self { pipe, stop: Arc::default(), reload: Arc::default(), report: Arc::default() };
         for (signal, flag) in [
             (SIGINT, &signals.stop),
             (SIGTERM, &signals.stop),
-            (SIGHUP, &signals.stop),
+            (SIGHUP, &signals.reload),
             (SIGUSR1, &signals.report),
         ] {
             // Handlers run in the order of registration: the flag is set when the pipe wakes us.
@@ -54,6 +58,8 @@ impl Signals {
         while matches!(self.pipe.read(&mut octets), Ok(1..)) {}
         if self.stop.load(Ordering::Relaxed) {
             Some(Request::Stop)
+        } else if self.reload.swap(false, Ordering::Relaxed) {
+            Some(Request::Reload)
         } else if self.report.swap(false, Ordering::Relaxed) {
             Some(Request::Report)
         } else {

@@ -8,13 +8,14 @@
 //!
 //! | event | what happens |
 //! |---|---|
-//! | SIGINT, SIGTERM, SIGHUP | changes of the host are undone, the worker ends, the device closes |
+//! | SIGINT, SIGTERM | changes of the host are undone, the worker ends, the device closes |
+//! | SIGHUP, or somebody asks | peers are as the configuration says by then (`requests`) |
 //! | SIGUSR1 | what was carried and dropped is said |
 //! | the worker dies | another takes its place, at once the first time, later after growing intervals |
 //! | the device is deleted | the worker ends; the device is opened again, at growing intervals, until that works |
 //! | the device goes down, or up | it is said; up again, what the kernel threw away is made again |
 //! | links, addresses or routes change | the plan is made anew: endpoints keep the way that they have by then |
-//! | a first sender, an endpoint elsewhere | the inner MTU and the kept ways follow |
+//! | a first sender, a peer or an endpoint elsewhere | the inner MTU and the kept ways follow |
 //!
 //! Everything that has to be done later has its instant in `Due`, and the loop never waits
 //! anywhere else. Order at the start: journal, sockets, device, worker, host. So nothing is
@@ -24,29 +25,37 @@ mod attachment;
 mod carrier;
 mod desired;
 mod host;
+mod keys;
+mod members;
 mod names;
 mod preview;
+mod requests;
 mod restart;
 mod underlay;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::time::{Duration, Instant};
 
 use device::{Mode, OpenError, Presence};
 use netlink::plan::{self, Operation, PlanError};
 use netlink::{Change, Group, LinkIndex, Monitor};
-use proto::{InnerMtu, Path, PeerIndex, PeerTable};
+use proto::mtu::Encapsulation;
+use proto::{InnerMtu, Path, PeerIndex};
 use rustix::event::{PollFd, PollFlags};
 use thiserror::Error;
 use transport::udp::UdpSocket;
 
-use crate::channel::message::{Ending, ToSupervisor};
+use crate::channel::key::Key;
+use crate::channel::message::{Ending, PathEntry, ToSupervisor, ToWorker};
 use crate::config::{Config, Security};
+use crate::control::{ControlError, ControlSockets, uapi_directory};
+use crate::keyfile::KeyFileError;
 use crate::metrics::Totals;
 use crate::poll::poll_until;
+use crate::runtime;
 use crate::signal::{Request, Signals};
 use crate::with_causes::WithCauses;
 use crate::worker::lane::content;
@@ -59,6 +68,8 @@ pub use self::underlay::UnderlayError;
 use self::attachment::{Attachment, Lasting};
 use self::desired::Circumstances;
 use self::host::HostNetwork;
+use self::keys::Keys;
+use self::members::Members;
 use self::names::Names;
 
 /// How long to wait before a vanished device is opened again, at first and at most.
@@ -98,6 +109,15 @@ pub enum TunnelError {
         #[source]
         cause: HostError,
     },
+    /// There is no key.
+    #[error("tunnel {tunnel:?}")]
+    Key {
+        /// The tunnel's name.
+        tunnel: String,
+        /// Why.
+        #[source]
+        cause: KeyFileError,
+    },
     /// The kernel cannot be asked about the network.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
@@ -131,10 +151,17 @@ pub fn up(config: Config, file: &FilePath, signals: &mut Signals) -> Result<(), 
 
 struct Supervisor {
     config: Config,
+    /// Where the configuration was read.
+    file: PathBuf,
+    /// Where questions come in; none if that was not to be had.
+    control: Option<ControlSockets>,
     host: HostNetwork,
     monitor: Monitor,
     sockets: Vec<UdpSocket>,
-    peers: PeerTable,
+    peers: Members,
+    keys: Option<Keys>,
+    /// The largest inner packet, as the worker was told.
+    mtu: InnerMtu,
     names: Option<Names>,
     attachment: Option<Attachment>,
     /// The device's index, which no other device gets while this one lives.
@@ -165,6 +192,7 @@ enum Event {
     Changes(Vec<Change>),
     Worker,
     Moved(Vec<names::Moved>),
+    Asked,
     Deadline,
 }
 
@@ -172,6 +200,8 @@ impl Supervisor {
     /// Plays back what a killed tunnel has left, opens the sockets and finds the peers.
     fn new(config: Config, file: &FilePath) -> Result<Self, TunnelError> {
         let tunnel = || config.name.clone();
+        let keys =
+            Keys::read(&config).map_err(|cause| TunnelError::Key { tunnel: tunnel(), cause })?;
         // Whoever reads the journal may be in another directory.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let host = HostNetwork::open(&config.name, Some(&file))
@@ -186,13 +216,17 @@ impl Supervisor {
         ])?;
         let (sockets, peers) = underlay::open(&config)
             .map_err(|cause| TunnelError::Underlay { tunnel: tunnel(), cause })?;
-        let names = Names::watch(&config, &remotes(&peers)).map_err(TunnelError::Wait)?;
+        let names = Names::watch(&config, &peers.remotes()).map_err(TunnelError::Wait)?;
         Ok(Self {
+            control: open_control(&config),
             config,
+            file,
             host,
             monitor,
             sockets,
             peers,
+            keys,
+            mtu: InnerMtu::SMALLEST_IPV6,
             names,
             attachment: None,
             link: None,
@@ -202,6 +236,22 @@ impl Supervisor {
             since: Instant::now(),
             complaint: None,
         })
+    }
+
+    /// What of the tunnel outlives a device.
+    fn lasting(&self) -> Lasting<'_> {
+        let Self { config, sockets, peers, keys, mtu, .. } = self;
+        Lasting { config, sockets, peers, keys: keys.as_ref(), mtu: *mtu }
+    }
+
+    /// Does something with the device that there is, knowing what outlives it.
+    fn with_attachment<T>(
+        &mut self,
+        work: impl FnOnce(&mut Attachment, &Lasting<'_>) -> T,
+    ) -> Option<T> {
+        let Self { config, sockets, peers, keys, mtu, attachment, .. } = self;
+        let lasting = Lasting { config, sockets, peers, keys: keys.as_ref(), mtu: *mtu };
+        attachment.as_mut().map(|attachment| work(attachment, &lasting))
     }
 
     /// Brings everything up for the first time.
@@ -218,12 +268,10 @@ impl Supervisor {
             .map_err(|cause| TunnelError::Attach { tunnel: tunnel.clone(), cause: cause.into() })?;
         tracing::debug!("device {} has {:?}", device.name(), device.offload());
         let made_by_us = device.created();
+        self.mtu = self.inner_mtu()?;
         // The worker first: from the moment that a route leads to the device, packets are carried.
-        let lasting = Lasting { config: &self.config, sockets: &self.sockets, peers: &self.peers };
-        self.attachment = Some(
-            Attachment::start(device, &lasting)
-                .map_err(|cause| TunnelError::Attach { tunnel, cause })?,
-        );
+        let attachment = Attachment::start(device, &self.lasting());
+        self.attachment = Some(attachment.map_err(|cause| TunnelError::Attach { tunnel, cause })?);
         if made_by_us && self.config.device.mode == Mode::Tun {
             self.shape()?;
         }
@@ -267,6 +315,8 @@ impl Supervisor {
             match self.wait(signals)? {
                 Event::Signal(Request::Stop) => return Ok(()),
                 Event::Signal(Request::Report) => self.report("so far"),
+                Event::Signal(Request::Reload) => self.handle_reload(),
+                Event::Asked => self.handle_control(),
                 Event::Changes(changes) => self.handle_changes(&changes),
                 Event::Worker => self.handle_worker(),
                 Event::Moved(moved) => self.handle_moved(&moved),
@@ -290,12 +340,16 @@ impl Supervisor {
                 .flatten()
                 .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
                 .collect();
+            let asking = self.control.as_ref().map(ControlSockets::poll_fds).unwrap_or_default();
+            let asking = asking.into_iter();
+            fds.extend(asking.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
             if poll_until(&mut fds, self.next_due()).map_err(TunnelError::Wait)? == 0 {
                 return Ok(Event::Deadline);
             }
             let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
             let [signal, worker, names, change] =
                 sources.map(|source| source.is_some() && ready.next() == Some(true));
+            let asked = ready.any(|ready| ready);
             if signal && let Some(request) = signals.take() {
                 return Ok(Event::Signal(request));
             }
@@ -304,6 +358,9 @@ impl Supervisor {
             }
             if let Some(names) = self.names.as_ref().filter(|_| names) {
                 return Ok(Event::Moved(names.take()));
+            }
+            if asked {
+                return Ok(Event::Asked);
             }
             if change {
                 // What cannot be read is as good as missed.
@@ -318,7 +375,8 @@ impl Supervisor {
         let worker = self.attachment.as_ref().and_then(Attachment::deadline);
         let reopen = self.due.reopen.map(|(at, ..)| at);
         let fit = self.due.fit.map(|(at, _)| at);
-        [fit, reopen, worker].into_iter().flatten().min()
+        let asked = self.control.as_ref().and_then(ControlSockets::deadline);
+        [fit, reopen, worker, asked].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
@@ -328,13 +386,12 @@ impl Supervisor {
         if is_due(self.due.reopen.map(|(at, ..)| at)) {
             self.reopen();
         }
-        if let Some(attachment) = &mut self.attachment {
-            let lasting =
-                Lasting { config: &self.config, sockets: &self.sockets, peers: &self.peers };
-            attachment.handle_deadline(now, &lasting);
-        }
+        self.with_attachment(|attachment, lasting| attachment.handle_deadline(now, lasting));
         if is_due(self.due.fit.map(|(at, _)| at)) {
             self.fit();
+        }
+        if is_due(self.control.as_ref().and_then(ControlSockets::deadline)) {
+            self.handle_control();
         }
     }
 
@@ -421,7 +478,14 @@ impl Supervisor {
         if self.link.is_none() || !self.device_up {
             return;
         }
-        match self.desired(true).and_then(|desired| self.fit_to(&desired)) {
+        let desired = self.desired(true);
+        if let Ok(desired) = &desired
+            && desired.mtu != self.mtu.0
+        {
+            self.mtu = InnerMtu(desired.mtu);
+            self.tell(ToWorker::Mtu(desired.mtu));
+        }
+        match desired.and_then(|desired| self.fit_to(&desired)) {
             Ok(done) => {
                 self.complaint = None;
                 for operation in done {
@@ -447,47 +511,65 @@ impl Supervisor {
         self.host.fit(desired).map_err(|cause| TunnelError::Host { tunnel, cause })
     }
 
+    /// The largest inner packet that reaches every peer in one piece, or what the configuration says.
+    fn inner_mtu(&mut self) -> Result<InnerMtu, TunnelError> {
+        let device = &self.config.device;
+        if let Some(mtu) = device.mtu {
+            return Ok(InnerMtu(mtu));
+        }
+        let listening: Vec<_> = self.sockets.iter().map(UdpSocket::local_addr).collect();
+        Ok(underlay::inner_mtu(
+            self.host.netlink(),
+            &listening,
+            &self.peers.remotes(),
+            content(device.mode),
+            encapsulation(&self.config),
+            device.name.as_str(),
+        )?)
+    }
+
     /// What the host's network shall be like now; `running` if the tunnel was up already.
     fn desired(&mut self, running: bool) -> Result<plan::Desired, TunnelError> {
-        let device = &self.config.device;
-        let remotes = remotes(&self.peers);
-        let listening: Vec<_> = self.sockets.iter().map(UdpSocket::local_addr).collect();
-        let mtu = match device.mtu {
-            Some(mtu) => InnerMtu(mtu),
-            None => underlay::inner_mtu(
-                self.host.netlink(),
-                &listening,
-                &remotes,
-                content(device.mode),
-                device.name.as_str(),
-            )?,
-        };
         let circumstances = Circumstances {
             // Before it is opened, nobody knows.
             made_by_us: self.attachment.as_ref().is_none_or(Attachment::created),
-            mtu,
-            endpoints: remotes.iter().flatten().map(SocketAddr::ip).collect::<Vec<IpAddr>>(),
+            mtu: self.inner_mtu()?,
+            endpoints: self.peers.remotes().iter().flatten().map(SocketAddr::ip).collect(),
             ipv6: desired::has_ipv6(),
             running,
         };
         Ok(desired::desired(&self.config, &circumstances))
     }
 
+    /// Tells the worker something that the next one will be told anyway.
+    fn tell(&mut self, message: ToWorker) {
+        if let Some(attachment) = &mut self.attachment {
+            attachment.tell(message);
+        }
+    }
+
     /// Listens to the worker.
     fn handle_worker(&mut self) {
-        let Some(attachment) = &mut self.attachment else { return };
-        let lasting = Lasting { config: &self.config, sockets: &self.sockets, peers: &self.peers };
+        let messages = self.with_attachment(Attachment::take).unwrap_or_default();
         let mut learned = false;
-        for message in attachment.take(&lasting) {
+        for message in messages {
             match message {
                 ToSupervisor::PathLearned { peer, path } => {
-                    learned |= self.learn(PeerIndex(peer), path.into());
+                    let is_first =
+                        self.peers.peer(PeerIndex(peer)).is_some_and(|peer| peer.path.is_none());
+                    learned |= is_first && self.learn(PeerIndex(peer), path.into());
                 }
+                ToSupervisor::Roamed(roamed) => learned |= self.handle_roamed(&roamed),
+                ToSupervisor::Unanswered(peers) => self.handle_unanswered(&peers),
                 ToSupervisor::Ended(Ending::DeviceGone) => return self.lose_device(),
                 ToSupervisor::Ended(Ending::Failed { text }) => {
                     tracing::error!("device {}: {text}", self.config.device.name);
                 }
-                ToSupervisor::Confined(_) | ToSupervisor::Started | ToSupervisor::Traffic(_) => {}
+                ToSupervisor::Confined(_)
+                | ToSupervisor::Started
+                | ToSupervisor::Sessions(_)
+                | ToSupervisor::Handshakes(_)
+                | ToSupervisor::Traffic(_) => {}
             }
         }
         // The first one at once; many are a crowd like any other.
@@ -498,28 +580,69 @@ impl Supervisor {
         }
     }
 
-    /// Remembers where a first sender is, for the next worker and for the plan; whether that is news.
+    /// Remembers where a peer was heard of, for the next worker and for the plan; whether that is news.
     fn learn(&mut self, peer: PeerIndex, path: Path) -> bool {
-        let inside = desired::is_inside(&self.config, path.remote.ip());
-        let is_news = self.peers.path(peer).is_none() && !inside;
-        if is_news {
-            self.peers = self.peers.with_path(peer, path);
+        !desired::is_inside(&self.config, path.remote.ip()) && self.peers.set_path(peer, path)
+    }
+
+    /// Peers with sessions have spoken from elsewhere; whether that is news.
+    fn handle_roamed(&mut self, roamed: &[(Key, PathEntry)]) -> bool {
+        let mut learned = false;
+        for (key, path) in roamed {
+            // Who was removed meanwhile has no place.
+            let Some(place) = self.peers.place(&key.0) else { continue };
+            let path = Path::from(*path);
+            let before = self.peers.peer(place).and_then(|peer| peer.path);
+            learned |= self.learn(place, path);
+            if before.is_none_or(|before| before.remote != path.remote)
+                && let Some(peer) = self.peers.peer(place)
+            {
+                tracing::info!("peer {:?} is at {}", peer.name, path.remote);
+            }
         }
-        is_news
+        learned
+    }
+
+    /// Peers do not answer: their names may lead elsewhere by now.
+    fn handle_unanswered(&mut self, peers: &[Key]) {
+        tracing::debug!("{} peers do not answer", peers.len());
+        if let Some(names) = &self.names {
+            names.look();
+        }
     }
 
     /// The names of peers lead elsewhere now.
     fn handle_moved(&mut self, moved: &[names::Moved]) {
-        for &names::Moved { peer, remote } in moved {
-            let Some(name) = self.peers.peer(peer).map(|peer| peer.name.clone()) else { continue };
-            let Ok(socket) = underlay::socket_for(&self.sockets, &name, remote) else { continue };
+        for &names::Moved { peer: place, remote } in moved {
+            let Some(name) = self.peers.peer(place).map(|peer| peer.name.clone()) else { continue };
+            let Ok(path) = underlay::way(&self.sockets, &name, remote) else { continue };
             tracing::info!("peer {name:?} is at {remote} now");
-            self.peers = self.peers.moved(peer, Path { socket, remote, local: None });
+            self.peers.set_path(place, path);
         }
         // The way first: what is sent to the new address must not go into the tunnel.
         self.fit();
-        if let Some(attachment) = &mut self.attachment {
-            attachment.set_peers(&self.peers);
+        match &self.keys {
+            None => self.tell_peers(),
+            Some(_) => {
+                for &names::Moved { peer, .. } in moved {
+                    self.tell_path(peer);
+                }
+            }
+        }
+    }
+
+    /// Tells the worker who the peers are.
+    fn tell_peers(&mut self) {
+        let peers = self.peers.entries(&self.config, self.keys.as_ref());
+        self.tell(ToWorker::Peers(peers));
+    }
+
+    /// Tells the worker where a peer is.
+    fn tell_path(&mut self, place: PeerIndex) {
+        let path = self.peers.peer(place).and_then(|peer| peer.path);
+        let key = self.config.peers.get(usize::from(place.0)).and_then(|peer| peer.public_key);
+        if let (Some(key), Some(path)) = (key, path) {
+            self.tell(ToWorker::Path { key: Key(key), path: path.into() });
         }
     }
 
@@ -581,11 +704,15 @@ impl Supervisor {
         for peer in self.peers.peers() {
             match &peer.path {
                 Some(path) => tracing::debug!("peer {:?} is at {}", peer.name, path.remote),
-                None => tracing::info!(
+                None if self.keys.is_none() => tracing::info!(
                     "peer {:?} has no endpoint: it will be the first sender",
                     peer.name
                 ),
+                None => tracing::debug!("peer {:?} has no endpoint: it has to begin", peer.name),
             }
+        }
+        if let Some(keys) = &self.keys {
+            tracing::debug!("tunnel {name:?} has the public key {}", keys.public());
         }
         let sockets: Vec<_> =
             self.sockets.iter().map(|socket| format!("udp://{}", socket.local_addr())).collect();
@@ -600,7 +727,7 @@ impl Supervisor {
     fn report(&mut self, what: &str) {
         let mut totals = self.past.clone();
         if let Some(attachment) = &mut self.attachment {
-            totals += &attachment.totals();
+            totals += &attachment.report().totals;
         }
         let name = &self.config.name;
         tracing::info!("tunnel {name:?} {what}, after {:.1} s", self.since.elapsed().as_secs_f64());
@@ -609,7 +736,23 @@ impl Supervisor {
     }
 }
 
-/// Where each peer is, as far as that is known.
-fn remotes(peers: &PeerTable) -> Vec<Option<SocketAddr>> {
-    peers.peers().iter().map(|peer| peer.path.map(|path| path.remote)).collect()
+/// Listens for questions. A tunnel that cannot be asked is one all the same.
+fn open_control(config: &Config) -> Option<ControlSockets> {
+    let directory = runtime::directory().ok()?;
+    let told = |error: ControlError| tracing::warn!("{}", WithCauses(&error));
+    let mut control = ControlSockets::open(&directory, &config.name).map_err(told).ok()?;
+    if config.local.security == Security::Wireguard {
+        let directory = uapi_directory(&directory);
+        // Another program may have a tunnel of that name elsewhere.
+        let _ = control.open_uapi(&directory, config.device.name.as_str()).map_err(told);
+    }
+    Some(control)
+}
+
+/// How datagrams hold packets.
+pub(crate) fn encapsulation(config: &Config) -> Encapsulation {
+    match config.local.security {
+        Security::Wireguard => Encapsulation::Sealed,
+        Security::None => Encapsulation::Plain,
+    }
 }

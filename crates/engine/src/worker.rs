@@ -17,14 +17,17 @@
 //! | `Stop` | the threads end, what they carried is told, the process ends |
 //! | the channel ends: the supervisor is gone | the process ends at once, and with it the device |
 //! | a thread ends by itself | why is told, and the process ends |
-//! | a first sender | its path is told, so that the next worker knows it |
+//! | a first sender, a peer that moves | its path is told, so that the next worker knows it |
+//! | lanes have what they cannot treat, or a timer is due | the sessions treat it ([`sessions`]) |
 
+mod clock;
 pub(crate) mod confine;
 mod crew;
 mod egress;
 mod ingress;
 pub(crate) mod lane;
-mod notice;
+pub(crate) mod sessions;
+mod slow_path;
 mod stop;
 mod thread;
 
@@ -32,6 +35,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -39,10 +43,11 @@ use proto::{Peer, PeerIndex, PeerTable};
 use rustix::event::{PollFd, PollFlags};
 use thiserror::Error;
 
-use self::crew::{Crew, CrewError};
-use self::lane::Ended;
-use self::notice::{Notice, Notices};
-use crate::channel::message::{Ending, PathEntry, PeerEntry, Setup, ToSupervisor, ToWorker};
+use self::crew::{Common, Crew, CrewError};
+use self::lane::{Ended, content};
+use self::sessions::Sessions;
+use self::slow_path::SlowPath;
+use crate::channel::message::{Ending, PathEntry, PeerEntry, Peers, Setup, ToSupervisor, ToWorker};
 use crate::channel::{self, Arrival, Channel, ChannelError};
 use crate::poll::poll_until;
 
@@ -106,21 +111,29 @@ fn serve(mut channel: Channel<BorrowedFd<'static>>) -> Result<Exit, Failure> {
     // Only what is shown to people; the kernel calls it "exe" otherwise.
     let _ = rustix::thread::set_name(NAME);
     let mut confinement = confine::privileges();
-    let Some((setup, descriptors)) = await_setup(&mut channel)? else { return Ok(Exit::Asked) };
-    let notices = Arc::new(Notices::new().map_err(Failure::Wait)?);
-    let peers = Arc::new(ArcSwap::from_pointee(PeerEntry::table(setup.peers.clone())));
-    let crew = match Crew::gather(&setup, descriptors, &peers, &notices) {
+    let Some((mut setup, descriptors)) = await_setup(&mut channel)? else {
+        return Ok(Exit::Asked);
+    };
+    let slow_path = Arc::new(SlowPath::new().map_err(Failure::Wait)?);
+    let mtu = Arc::new(AtomicUsize::new(octets(setup.mtu)));
+    let carriage = Carriage::new(&mut setup);
+    let common = Common {
+        peers: carriage.peers(),
+        mtu: Arc::clone(&mtu),
+        slow_path: Arc::clone(&slow_path),
+    };
+    let crew = match Crew::gather(&setup, descriptors, common) {
         Ok(crew) => crew,
         Err(error) => return end(&channel, ending(error)),
     };
+    drop(setup);
     if let Err(error) = confine::system_calls() {
         confinement.missing.push(format!("system calls: {error}"));
     }
     channel.send(&ToSupervisor::Confined(confinement))?;
-    let waiting = without_path(&peers.load());
     crew.begin();
     channel.send(&ToSupervisor::Started)?;
-    Worker { channel, crew, peers, notices, waiting }.run()
+    Worker { channel, crew, carriage, slow_path, mtu }.run()
 }
 
 /// The first message, with its descriptors; none if the supervisor is gone or takes too long.
@@ -159,38 +172,132 @@ fn ending(error: CrewError) -> Ending {
     }
 }
 
+fn octets(mtu: u32) -> usize {
+    usize::try_from(mtu).unwrap_or(usize::MAX)
+}
+
 /// The places of the peers that wait for a first sender.
 fn without_path(table: &PeerTable) -> BTreeSet<u16> {
     (0..).zip(table.peers()).filter(|(_, peer)| peer.path.is_none()).map(|(at, _)| at).collect()
+}
+
+/// How packets travel to the peers.
+enum Carriage {
+    /// As they are.
+    Plain {
+        peers: Arc<ArcSwap<PeerTable>>,
+        /// Peers of which the supervisor knows no path.
+        waiting: BTreeSet<u16>,
+    },
+    /// In sessions.
+    Sealed(Box<Sessions>),
+}
+
+impl Carriage {
+    /// Takes the peers and keys of `setup`.
+    fn new(setup: &mut Setup) -> Self {
+        let peers = std::mem::replace(&mut setup.peers, Peers::Plain(Vec::new()));
+        let session = setup.session.take();
+        match (peers, session) {
+            (Peers::Sealed(peers), Some(session)) => {
+                let mut sessions = Sessions::new(&session, setup.mtu, content(setup.mode));
+                sessions.replace_peers(peers, session.lost);
+                Self::Sealed(Box::new(sessions))
+            }
+            (Peers::Plain(peers), _) => {
+                let table = PeerEntry::table(peers);
+                let waiting = without_path(&table);
+                Self::Plain { peers: Arc::new(ArcSwap::from_pointee(table)), waiting }
+            }
+            // Nobody to talk to is safer than talking to somebody in clear.
+            (Peers::Sealed(_), None) => {
+                let table = PeerTable::new(Vec::new());
+                let peers = Arc::new(ArcSwap::from_pointee(table));
+                Self::Plain { peers, waiting: BTreeSet::new() }
+            }
+        }
+    }
+
+    fn peers(&self) -> lane::Peers {
+        match self {
+            Self::Plain { peers, .. } => lane::Peers::Plain(Arc::clone(peers)),
+            Self::Sealed(sessions) => sessions.peers(),
+        }
+    }
+
+    /// Publishes other peers.
+    fn replace_peers(&mut self, entries: Peers) {
+        match (self, entries) {
+            (Self::Plain { peers, waiting }, Peers::Plain(entries)) => {
+                let entries: Vec<Peer> = entries.into_iter().map(Peer::from).collect();
+                peers.rcu(|table| with_paths_of(table, entries.clone()));
+                *waiting = without_path(&peers.load());
+            }
+            (Self::Sealed(sessions), Peers::Sealed(entries)) => {
+                sessions.replace_peers(entries, false);
+            }
+            // A tunnel keeps its security as long as it lives.
+            _ => {}
+        }
+    }
+
+    /// The paths of peers that had none and have one now.
+    fn learned(&mut self) -> Vec<ToSupervisor> {
+        let Self::Plain { peers, waiting } = self else { return Vec::new() };
+        let table = peers.load();
+        let path = |&peer: &u16| Some((peer, PathEntry::from(*table.path(PeerIndex(peer))?)));
+        let learned: Vec<_> = waiting.iter().filter_map(path).collect();
+        waiting.retain(|&peer| table.path(PeerIndex(peer)).is_none());
+        learned.into_iter().map(|(peer, path)| ToSupervisor::PathLearned { peer, path }).collect()
+    }
 }
 
 /// A worker that carries packets.
 struct Worker {
     channel: Channel<BorrowedFd<'static>>,
     crew: Crew,
-    peers: Arc<ArcSwap<PeerTable>>,
-    notices: Arc<Notices>,
-    /// Peers of which the supervisor knows no path.
-    waiting: BTreeSet<u16>,
+    carriage: Carriage,
+    slow_path: Arc<SlowPath>,
+    mtu: Arc<AtomicUsize>,
 }
 
 impl Worker {
     fn run(mut self) -> Result<Exit, Failure> {
         loop {
+            self.drain()?;
+            let deadline = match &self.carriage {
+                Carriage::Plain { .. } => None,
+                Carriage::Sealed(sessions) => {
+                    sessions.timeout().map(|timeout| Instant::now() + timeout)
+                }
+            };
             let mut fds = [
                 PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(self.notices.event.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.slow_path.as_fd(), PollFlags::IN),
             ];
-            poll_until(&mut fds, None).map_err(Failure::Wait)?;
-            let [told, noticed] = fds.map(|fd| !fd.revents().is_empty());
-            // Notices first, so that what happened before a report is told before it.
-            if noticed && let Some(exit) = self.handle_notices()? {
+            poll_until(&mut fds, deadline).map_err(Failure::Wait)?;
+            let [told, woken] = fds.map(|fd| !fd.revents().is_empty());
+            // What lanes have first, so that what happened before a report is told before it.
+            if woken && let Some(exit) = self.handle_work()? {
                 return Ok(exit);
             }
             if told && let Some(exit) = self.handle_messages()? {
                 return Ok(exit);
             }
+            if let Carriage::Sealed(sessions) = &mut self.carriage {
+                sessions.handle_timeout();
+            }
         }
+    }
+
+    /// Sends and tells what the sessions have to send and to tell.
+    fn drain(&mut self) -> Result<(), ChannelError> {
+        let Carriage::Sealed(sessions) = &mut self.carriage else { return Ok(()) };
+        sessions.transmit(self.crew.sockets());
+        for news in sessions.news() {
+            self.channel.send(&news)?;
+        }
+        Ok(())
     }
 
     /// Does what the supervisor says; whether that is to end.
@@ -200,7 +307,13 @@ impl Worker {
             match message {
                 // A device has one worker, and a worker one device.
                 ToWorker::Setup(_) => {}
-                ToWorker::Peers(entries) => self.replace_peers(entries),
+                ToWorker::Peers(entries) => self.carriage.replace_peers(entries),
+                ToWorker::Path { key, path } => {
+                    if let Carriage::Sealed(sessions) = &mut self.carriage {
+                        sessions.set_path(key, path);
+                    }
+                }
+                ToWorker::Mtu(mtu) => self.set_mtu(mtu),
                 ToWorker::Report => self.tell_traffic()?,
                 ToWorker::Stop => {
                     self.crew.stop();
@@ -212,11 +325,23 @@ impl Worker {
         Ok((arrival == Arrival::End).then_some(Exit::Asked))
     }
 
-    /// Tells what the threads have noticed; whether the worker ends.
-    fn handle_notices(&mut self) -> Result<Option<Exit>, Failure> {
-        let notices = self.notices.take();
-        if notices.contains(&Notice::PathLearned) {
-            self.tell_paths()?;
+    fn set_mtu(&mut self, mtu: u32) {
+        self.mtu.store(octets(mtu), Ordering::Relaxed);
+        if let Carriage::Sealed(sessions) = &mut self.carriage {
+            sessions.set_mtu(mtu);
+        }
+    }
+
+    /// Treats what lanes could not; whether the worker ends.
+    fn handle_work(&mut self) -> Result<Option<Exit>, Failure> {
+        let work = self.slow_path.take();
+        if work.path_learned {
+            for learned in self.carriage.learned() {
+                self.channel.send(&learned)?;
+            }
+        }
+        if let Carriage::Sealed(sessions) = &mut self.carriage {
+            sessions.handle(work);
         }
         let Some(ended) = self.crew.ended() else { return Ok(None) };
         self.crew.stop();
@@ -230,27 +355,15 @@ impl Worker {
     }
 
     fn tell_traffic(&self) -> Result<(), ChannelError> {
-        self.channel.send(&ToSupervisor::Traffic(self.crew.totals()))
-    }
-
-    /// Tells the paths of peers that had none.
-    fn tell_paths(&mut self) -> Result<(), ChannelError> {
-        let table = self.peers.load();
-        for peer in self.waiting.clone() {
-            if let Some(&path) = table.path(PeerIndex(peer)) {
-                let path = PathEntry::from(path);
-                self.channel.send(&ToSupervisor::PathLearned { peer, path })?;
-                self.waiting.remove(&peer);
+        let mut totals = self.crew.totals();
+        if let Carriage::Sealed(sessions) = &self.carriage {
+            totals.back += &sessions.drops();
+            self.channel.send(&ToSupervisor::Handshakes(sessions.handshakes()))?;
+            for entries in sessions.entries() {
+                self.channel.send(&entries)?;
             }
         }
-        Ok(())
-    }
-
-    /// Publishes other peers.
-    fn replace_peers(&mut self, entries: Vec<PeerEntry>) {
-        let entries: Vec<Peer> = entries.into_iter().map(Peer::from).collect();
-        self.peers.rcu(|table| with_paths_of(table, entries.clone()));
-        self.waiting = without_path(&self.peers.load());
+        self.channel.send(&ToSupervisor::Traffic(totals))
     }
 }
 

@@ -5,6 +5,9 @@
 //! ```
 
 use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::octets::Octets;
 
 /// Octets of the length.
 const HEADER: usize = size_of::<u32>();
@@ -22,12 +25,10 @@ pub(crate) struct FrameError {
     pub(crate) limit: usize,
 }
 
-/// The frame of `message`, which has at most `limit` octets.
-pub(crate) fn emit(message: &[u8], limit: usize) -> Result<Vec<u8>, FrameError> {
-    let length = message.len();
+/// The header of a message of `length` octets, of which it has at most `limit`.
+pub(crate) fn header(length: usize, limit: usize) -> Result<[u8; HEADER], FrameError> {
     let header = u32::try_from(length).ok().filter(|_| length <= limit);
-    let header = header.ok_or(FrameError { length, limit })?;
-    Ok([&header.to_le_bytes(), message].concat())
+    header.map(u32::to_le_bytes).ok_or(FrameError { length, limit })
 }
 
 /// What has come of a stream and is not taken yet.
@@ -35,24 +36,24 @@ pub(crate) fn emit(message: &[u8], limit: usize) -> Result<Vec<u8>, FrameError> 
 /// Invariant: it grows by what is pushed only, never by what a header promises.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    octets: Vec<u8>,
+    octets: Octets,
     limit: usize,
 }
 
 impl Frames {
     /// Nothing yet; messages have at most `limit` octets.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { octets: Vec::new(), limit }
+        Self { octets: Octets::default(), limit }
     }
 
     /// Adds what came.
     pub(crate) fn push(&mut self, octets: &[u8]) {
-        self.octets.extend_from_slice(octets);
+        self.octets.push(octets);
     }
 
     /// The next message that is complete. After an error there is none ever again.
-    pub(crate) fn take(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
-        let Some((header, rest)) = self.octets.split_first_chunk::<HEADER>() else {
+    pub(crate) fn take(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, FrameError> {
+        let Some((header, rest)) = self.octets.as_slice().split_first_chunk::<HEADER>() else {
             return Ok(None);
         };
         let limit = self.limit;
@@ -61,9 +62,8 @@ impl Frames {
             return Err(FrameError { length, limit });
         }
         let Some(message) = rest.get(..length).map(<[u8]>::to_vec) else { return Ok(None) };
-        self.octets.drain(..HEADER + length);
-        self.octets.shrink_to(KEPT);
-        Ok(Some(message))
+        self.octets.remove(HEADER + length, KEPT);
+        Ok(Some(Zeroizing::new(message)))
     }
 }
 
@@ -72,11 +72,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// A message with its header.
+    fn emit(message: &[u8], limit: usize) -> Vec<u8> {
+        [&header(message.len(), limit).unwrap(), message].concat()
+    }
+
     #[test]
-    fn a_frame_is_a_length_and_a_message() {
-        assert_eq!(emit(b"abc", 3), Ok(vec![3, 0, 0, 0, b'a', b'b', b'c']));
-        assert_eq!(emit(b"abcd", 3), Err(FrameError { length: 4, limit: 3 }));
-        assert_eq!(emit(b"", 0), Ok(vec![0; 4]));
+    fn a_header_is_a_length() {
+        assert_eq!(header(3, 3), Ok([3, 0, 0, 0]));
+        assert_eq!(header(4, 3), Err(FrameError { length: 4, limit: 3 }));
+        assert_eq!(header(0, 0), Ok([0; 4]));
     }
 
     #[test]
@@ -97,7 +102,7 @@ mod tests {
         frames.push(&[0, 7]);
         assert_eq!(frames.take(), Ok(None));
         frames.push(&[8, 1, 0, 0, 0]);
-        assert_eq!(frames.take(), Ok(Some(vec![7, 8])));
+        assert_eq!(frames.take(), Ok(Some(vec![7, 8].into())));
         assert_eq!(frames.take(), Ok(None));
     }
 
@@ -122,13 +127,13 @@ mod tests {
             sizes in prop::collection::vec(1_usize..40, 1..10),
         ) {
             let stream: Vec<u8> =
-                messages.iter().flat_map(|message| emit(message, 50).unwrap()).collect();
+                messages.iter().flat_map(|message| emit(message, 50)).collect();
             let mut frames = Frames::new(50);
             let mut arrived = Vec::new();
             for piece in pieces(&stream, &sizes) {
                 frames.push(piece);
                 while let Some(message) = frames.take().unwrap() {
-                    arrived.push(message);
+                    arrived.push(message.to_vec());
                 }
             }
             prop_assert_eq!(arrived, messages);
@@ -143,7 +148,7 @@ mod tests {
             for piece in garbage {
                 frames.push(&piece);
                 pushed += piece.len();
-                prop_assert!(frames.octets.len() <= pushed);
+                prop_assert!(frames.octets.as_slice().len() <= pushed);
                 while let Ok(Some(message)) = frames.take() {
                     prop_assert!(message.len() <= 30);
                 }

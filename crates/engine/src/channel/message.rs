@@ -4,12 +4,15 @@
 //! supervisor                           worker
 //!   Setup, with descriptors  ------->
 //!                            <-------    Confined, Started
-//!                            <-------    PathLearned, whenever that happens
-//!   Peers, Report            ------->
-//!                            <-------    Traffic, for each Report
+//!                            <-------    PathLearned, Roamed, Unanswered, whenever that happens
+//!   Peers, Path, Mtu, Report ------->
+//!                            <-------    Handshakes, Sessions as many as it takes, Traffic, for each Report
 //!   Stop                     ------->
 //!                            <-------    Traffic; Ended, if nobody asked it to; then the end of the stream
 //! ```
+//!
+//! Peers are told apart by their place in the table without security, and by their public key with it: their
+//! table changes while messages are on their way. Keys travel as [`Secret`]s, whose memory is overwritten.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,11 +20,14 @@ use std::time::Duration;
 use device::Mode;
 use ipnet::IpNet;
 use proto::{LocalAddr, Path, Peer, PeerTable, SocketIndex};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use transport::udp::UdpSocket;
+use wire::message::Cipher;
 use wire::offload::Accepts;
 
+use super::key::{Key, Secret};
 use crate::metrics::Totals;
+use crate::status::Handshakes;
 
 /// What a worker carries, and how. The descriptors that come along are those of the queues, then those of the sockets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +45,44 @@ pub(crate) struct Setup {
     pub(crate) sockets: Vec<SocketSetup>,
     /// How long an idle lane looks again before it sleeps.
     pub(crate) busy_poll: Option<Duration>,
+    /// The largest inner packet, in octets.
+    pub(crate) mtu: u32,
+    /// How this side proves who it is; none without security.
+    pub(crate) session: Option<SessionSetup>,
     /// Who the peers are.
-    pub(crate) peers: Vec<PeerEntry>,
+    pub(crate) peers: Peers,
+}
+
+/// How this side proves who it is, and what it may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SessionSetup {
+    pub(crate) private_key: Secret,
+    /// Whether data may be sealed with ChaCha20-Poly1305, and with AES-256-GCM.
+    pub(crate) chacha: bool,
+    pub(crate) aes: bool,
+    /// Whether peers of the same kind may find each other.
+    pub(crate) extensions: bool,
+    /// After how long a session gets other keys.
+    pub(crate) rekey_after: Duration,
+    /// Whether sessions have been lost with a worker, so that peers must be told.
+    pub(crate) lost: bool,
+}
+
+/// The peers, without security or with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Peers {
+    Plain(Vec<PeerEntry>),
+    Sealed(Vec<SealedEntry>),
+}
+
+impl Peers {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Plain(peers) => peers.len(),
+            Self::Sealed(peers) => peers.len(),
+        }
+    }
 }
 
 /// What the kernel granted to a socket.
@@ -64,7 +106,16 @@ pub(crate) enum ToWorker {
     /// The first message: what to carry.
     Setup(Box<Setup>),
     /// From here on these are the peers.
-    Peers(Vec<PeerEntry>),
+    Peers(Peers),
+    /// A peer is elsewhere.
+    Path {
+        /// Its public key.
+        key: Key,
+        /// The way to it.
+        path: PathEntry,
+    },
+    /// From here on the largest inner packet has so many octets.
+    Mtu(u32),
     /// Say what was carried.
     Report,
     /// Say what was carried, and end.
@@ -85,6 +136,14 @@ pub(crate) enum ToSupervisor {
         /// The way to it.
         path: PathEntry,
     },
+    /// Peers have spoken from elsewhere; the last place of each.
+    Roamed(Vec<(Key, PathEntry)>),
+    /// Peers that do not answer.
+    Unanswered(Vec<Key>),
+    /// How it stands with some of the peers.
+    Sessions(Vec<SessionEntry>),
+    /// What became of handshakes since its start.
+    Handshakes(Handshakes),
     /// What was carried since its start.
     Traffic(Totals),
     /// It ends by itself.
@@ -122,6 +181,42 @@ pub(crate) struct PeerEntry {
     allowed_ips: Vec<IpNet>,
 }
 
+/// A peer with a session, as it travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SealedEntry {
+    pub(crate) key: Key,
+    pub(crate) preshared_key: Option<Secret>,
+    pub(crate) path: Option<PathEntry>,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) allowed_ips: Vec<IpNet>,
+}
+
+/// How it stands with a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SessionEntry {
+    pub(crate) key: Key,
+    pub(crate) path: Option<PathEntry>,
+    /// When the last handshake was completed, since the Unix epoch.
+    pub(crate) handshake: Option<Duration>,
+    /// The cipher of what is sent.
+    #[serde(with = "OptionalCipher")]
+    pub(crate) cipher: Option<Cipher>,
+    /// Whether the peer has said that it is one of ours.
+    pub(crate) extensions: bool,
+    pub(crate) sent: Carried,
+    pub(crate) received: Carried,
+}
+
+/// What a peer was sent, or has sent: messages with their octets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Carried {
+    pub(crate) messages: u64,
+    pub(crate) octets: u64,
+}
+
 /// A path, as it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +233,20 @@ enum ModeName {
     Tap,
 }
 
+/// A cipher that there may be none of.
+struct OptionalCipher;
+
+impl OptionalCipher {
+    fn serialize<S: Serializer>(cipher: &Option<Cipher>, to: S) -> Result<S::Ok, S::Error> {
+        cipher.map(|cipher| cipher == Cipher::Aes256Gcm).serialize(to)
+    }
+
+    fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Option<Cipher>, D::Error> {
+        let aes = Option::<bool>::deserialize(from)?;
+        Ok(aes.map(|aes| if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 }))
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Accepts", deny_unknown_fields)]
 struct AcceptsFields {
@@ -147,11 +256,6 @@ struct AcceptsFields {
 }
 
 impl PeerEntry {
-    /// All peers of a table.
-    pub(crate) fn all(table: &PeerTable) -> Vec<Self> {
-        table.peers().iter().map(Self::from).collect()
-    }
-
     /// The table of `entries`.
     pub(crate) fn table(entries: Vec<Self>) -> PeerTable {
         PeerTable::new(entries.into_iter().map(Peer::from).collect())
@@ -244,7 +348,9 @@ mod tests {
         let allowed_ips = vec!["10.9.0.2/32".parse().unwrap(), "fd00::/8".parse().unwrap()];
         let peer = Peer { name: "b \"\n".into(), path: None, allowed_ips };
         let sent = PeerTable::new(vec![peer]);
-        let json = serde_json::to_vec(&PeerEntry::all(&sent)).unwrap();
+        let json =
+            serde_json::to_vec(&sent.peers().iter().map(PeerEntry::from).collect::<Vec<_>>())
+                .unwrap();
         let arrived = PeerEntry::table(serde_json::from_slice(&json).unwrap());
         assert_eq!(arrived.peers(), sent.peers());
     }

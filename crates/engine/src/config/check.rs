@@ -1,6 +1,7 @@
 //! The rules that tie several values together, and the defaults that follow from other values.
 
 mod network;
+mod peers;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,107 +10,62 @@ use std::hash::Hash;
 use device::Mode;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::draft::{At, DeviceDraft, Draft, LocalDraft, PeerDraft, Place};
 use super::error::Problems;
-use super::schema::{MAX_TAP_PEERS, NOT_SUPPORTED};
-use super::section::{DeviceDraft, Draft, LocalDraft, PeerDraft};
-use super::table::{At, Place};
-use super::{Config, DeviceConfig, Local, Origin, Peer};
+use super::{CipherPolicy, Config, DeviceConfig, Local, Origin, Peer, Security};
 
 /// The least MTU of a link that carries IPv6 (RFC 8200, section 5).
 const MIN_IPV6_MTU: u32 = 1280;
 
 /// Checks a draft and makes a configuration of it, or none if a value is missing. It counts only if
 /// there are no problems afterwards.
-pub(super) fn finish(draft: Draft, origin: &Origin, problems: &mut Problems<'_>) -> Option<Config> {
-    check_device(&draft.device, problems);
+pub(super) fn finish(
+    mut draft: Draft,
+    origin: &Origin,
+    problems: &mut Problems<'_>,
+) -> Option<Config> {
+    check_device(&draft, problems);
     network::check(&draft, problems);
-    check_listen(&draft.local, problems);
-    check_endpoints(&draft.peers, &draft.local, problems);
-    check_allowed_ips(&draft.peers, draft.device.mode, problems);
-    check_repeats(&draft.peers, problems);
+    check_local(&draft.local, problems);
+    peers::check(&draft, problems);
+    if draft.local.security == Security::Wireguard {
+        peers::settle_owners(&mut draft, problems);
+    }
     Some(Config {
         name: origin.tunnel().to_owned(),
         local: finish_local(draft.local),
         peers: finish_peers(draft.peers, draft.device.mode?)?,
         device: finish_device(draft.device)?,
         network: network::finish(draft.network),
+        warnings: Vec::new(),
     })
 }
 
-fn check_device(device: &DeviceDraft, problems: &mut Problems<'_>) {
+fn check_device(Draft { device, format, .. }: &Draft, problems: &mut Problems<'_>) {
+    let words = format.words();
     let addresses = located(&device.place, &device.addresses.items);
-    refuse_repeats(addresses, problems, |address| format!("addresses \"{address}\""));
+    refuse_repeats(addresses, problems, |address| format!("{} \"{address}\"", words.addresses));
     let ipv6 = device.addresses.items.iter().find(|address| address.value.local().is_ipv6());
     if let (Some(address), Some(At { offset, value: mtu })) = (ipv6, &device.mtu)
         && *mtu < MIN_IPV6_MTU
     {
-        let (place, ip) = (&device.place, address.value.local());
+        let (place, key, ip) = (&device.place, words.mtu, address.value.local());
         let message = format!(
-            "{place}mtu {mtu} is less than {MIN_IPV6_MTU}, which the IPv6 address \"{ip}\" needs"
+            "{place}{key} {mtu} is less than {MIN_IPV6_MTU}, which the IPv6 address \"{ip}\" needs"
         );
         problems.push(*offset, message);
     }
 }
 
-fn check_listen(local: &LocalDraft, problems: &mut Problems<'_>) {
+fn check_local(local: &LocalDraft, problems: &mut Problems<'_>) {
     let listen = located(&local.place, &local.listen.items);
     refuse_repeats(listen, problems, |endpoint| format!("listen \"{endpoint}\""));
-}
-
-/// Whoever sends first becomes the peer without an endpoint, so only one can be found that way, and
-/// only at a port that it knows.
-fn check_endpoints(peers: &[PeerDraft], local: &LocalDraft, problems: &mut Problems<'_>) {
-    let mut without = peers.iter().filter(|peer| peer.endpoints.is_empty());
-    let Some(first) = without.next() else { return };
-    for peer in without {
-        let message = "endpoints is missing; only one peer may be without, and that is the one";
-        problems.push_contradiction(peer.offset, first.offset, format!("{}{message}", peer.place));
+    if let At { offset, value: CipherPolicy::Aes256Gcm } = local.ciphers
+        && !local.extensions
+    {
+        let message = "cipher \"aes-256-gcm\" is one of the extensions, and those are switched off";
+        problems.push(offset, format!("{}{message}", local.place));
     }
-    if local.listen.is_empty() {
-        let message = "endpoints is missing, so that [local] needs listen";
-        problems.push(first.offset, format!("{}{message}", first.place));
-    }
-}
-
-fn check_allowed_ips(peers: &[PeerDraft], mode: Option<Mode>, problems: &mut Problems<'_>) {
-    for (index, peer) in peers.iter().enumerate() {
-        let (place, allowed_ips) = (&peer.place, &peer.allowed_ips);
-        let mut report = |offset, message: &str| problems.push(offset, format!("{place}{message}"));
-        match (mode, allowed_ips.written) {
-            (Some(Mode::Tap), written) => {
-                if index >= MAX_TAP_PEERS {
-                    report(peer.offset, &format!("a second peer of a TAP device {NOT_SUPPORTED}"));
-                }
-                if written.unwrap_or_default() > 0 {
-                    report(allowed_ips.offset, "allowed-ips has no meaning for a TAP device");
-                }
-            }
-            (_, Some(0)) if peers.len() == 1 => {
-                report(
-                    allowed_ips.offset,
-                    "allowed-ips is empty; leave it out to allow everything",
-                );
-            }
-            (_, None | Some(0)) if peers.len() > 1 => {
-                report(
-                    peer.offset,
-                    "allowed-ips is missing, which only an only peer may do without",
-                );
-            }
-            _ => {}
-        }
-    }
-}
-
-fn check_repeats(peers: &[PeerDraft], problems: &mut Problems<'_>) {
-    let names = peers.iter().filter_map(|peer| Some((&peer.place, peer.name.as_ref()?)));
-    refuse_repeats(names, problems, |_| "name".to_owned());
-    let keys = peers.iter().filter_map(|peer| Some((&peer.place, peer.public_key.as_ref()?)));
-    refuse_repeats(keys, problems, |_| "public-key".to_owned());
-    let endpoints = peers.iter().flat_map(|peer| located(&peer.place, &peer.endpoints.items));
-    refuse_repeats(endpoints, problems, |endpoint| format!("endpoints \"{endpoint}\""));
-    let prefixes = peers.iter().flat_map(|peer| located(&peer.place, &peer.allowed_ips.items));
-    refuse_repeats(prefixes, problems, |prefix| format!("allowed-ips \"{prefix}\""));
 }
 
 fn located<'a, T>(
@@ -143,7 +99,11 @@ fn finish_local(local: LocalDraft) -> Local {
     Local {
         listen: local.listen.into_values(),
         security: local.security,
-        private_key_file: local.private_key_file,
+        private_key: local.private_key,
+        ciphers: local.ciphers.value,
+        extensions: local.extensions,
+        rekey_after: local.rekey_after,
+        fwmark: local.fwmark,
         busy_poll: local.busy_poll,
     }
 }
@@ -164,11 +124,11 @@ fn finish_peers(peers: Vec<PeerDraft>, mode: Mode) -> Option<Vec<Peer>> {
 }
 
 fn finish_peer(peer: PeerDraft, mode: Mode) -> Option<Peer> {
-    let everything = peer.allowed_ips.is_empty() && mode == Mode::Tun;
+    let everything = peer.allowed_ips.written.is_none() && mode == Mode::Tun;
     Some(Peer {
         name: peer.name?.value,
         public_key: peer.public_key.map(|key| key.value),
-        preshared_key_file: peer.preshared_key_file,
+        preshared_key: peer.preshared_key,
         endpoints: peer.endpoints.into_values(),
         allowed_ips: match everything {
             true => vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())],

@@ -35,13 +35,15 @@ pub enum ConfigError {
         /// The file, as it was named.
         file: String,
     },
-    /// The file is one of a format that cannot be read.
+    /// Everybody may read or write the file, and there are secret keys in it.
     #[error(
-        "read configuration {file}: the format of wg-quick is not supported by this version of adit"
+        "read configuration {file}: it holds secret keys, but its mode {mode:04o} lets everybody at it"
     )]
-    Format {
+    Exposed {
         /// The file, as it was named.
         file: String,
+        /// Its permission bits.
+        mode: u32,
     },
     /// The stem of the file is not the name of a tunnel.
     #[error(
@@ -117,62 +119,110 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// The errors found so far: the first [`MAX_ERRORS`] by position, whatever the order in which they
-/// were found.
+/// What was found in a text so far: errors, which refuse it, and warnings, which do not.
 pub(super) struct Problems<'t> {
     file: &'t str,
     text: &'t str,
-    /// By offset in the text, then by order of discovery.
-    found: BTreeMap<(usize, usize), Found>,
-    count: usize,
-}
-
-/// An error, and the offset of the earlier place that it contradicts.
-struct Found {
-    message: String,
-    earlier: Option<usize>,
+    errors: Findings,
+    warnings: Findings,
 }
 
 impl<'t> Problems<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Self {
-        Self { file, text, found: BTreeMap::new(), count: 0 }
+        Self { file, text, errors: Findings::default(), warnings: Findings::default() }
     }
 
+    /// Whether there is no error.
     pub(super) fn is_empty(&self) -> bool {
-        self.found.is_empty()
+        self.errors.kept.is_empty()
     }
 
     /// Reports an error at an offset of the text.
     pub(super) fn push(&mut self, offset: usize, message: String) {
-        self.insert(offset, Found { message, earlier: None });
+        self.errors.insert(offset, Finding { message, earlier: None });
+    }
+
+    /// As [`Problems::push`], but the message is only made if it is shown.
+    pub(super) fn push_with(&mut self, offset: usize, message: impl FnOnce() -> String) {
+        if self.errors.keeps(offset) {
+            self.push(offset, message());
+        } else {
+            self.errors.count += 1;
+        }
     }
 
     /// Reports an error that contradicts an earlier place, whose position ends the message.
     pub(super) fn push_contradiction(&mut self, offset: usize, earlier: usize, message: String) {
-        self.insert(offset, Found { message, earlier: Some(earlier) });
+        self.errors.insert(offset, Finding { message, earlier: Some(earlier) });
     }
 
-    fn insert(&mut self, offset: usize, found: Found) {
-        self.found.insert((offset, self.count), found);
-        self.count += 1;
-        if self.found.len() > MAX_ERRORS {
-            self.found.pop_last();
-        }
+    /// Warns of what an other place overrules, whose position ends the message.
+    pub(super) fn warn(&mut self, offset: usize, other: usize, message: String) {
+        self.warnings.insert(offset, Finding { message, earlier: Some(other) });
     }
 
     pub(super) fn into_errors(self) -> ConfigErrors {
-        let problem = |((offset, _), found): (&(usize, usize), &Found)| {
-            let (line, column) = position(self.text, *offset);
-            let mut message = found.message.clone();
-            if let Some(earlier) = found.earlier {
-                let (line, column) = position(self.text, earlier);
-                message.push_str(&format!(" at {line}:{column}"));
-            }
-            Problem { line, column, message }
-        };
-        let problems: Vec<_> = self.found.iter().map(problem).collect();
-        let omitted = self.count - problems.len();
-        ConfigErrors { file: self.file.to_owned(), problems, omitted }
+        let Self { file, text, errors, .. } = self;
+        let (problems, omitted) = errors.located(text);
+        ConfigErrors { file: file.to_owned(), problems, omitted }
+    }
+
+    /// The warnings as they print, each as `file:line:column: message`.
+    pub(super) fn into_warnings(self) -> Vec<String> {
+        let Self { file, text, warnings, .. } = self;
+        let (problems, omitted) = warnings.located(text);
+        let print =
+            |Problem { line, column, message }| format!("{file}:{line}:{column}: {message}");
+        let mut warnings: Vec<_> = problems.into_iter().map(print).collect();
+        if omitted > 0 {
+            warnings.push(format!("{file}: {omitted} more warnings"));
+        }
+        warnings
+    }
+}
+
+/// The first [`MAX_ERRORS`] findings by position, whatever the order in which they were found, and how many
+/// there are in all.
+#[derive(Default)]
+struct Findings {
+    /// By offset in the text, then by order of discovery.
+    kept: BTreeMap<(usize, usize), Finding>,
+    count: usize,
+}
+
+/// What was found, and the offset of the other place that it speaks of.
+struct Finding {
+    message: String,
+    earlier: Option<usize>,
+}
+
+impl Findings {
+    fn keeps(&self, offset: usize) -> bool {
+        let last = self.kept.last_key_value();
+        self.kept.len() < MAX_ERRORS || last.is_some_and(|((last, _), _)| offset < *last)
+    }
+
+    fn insert(&mut self, offset: usize, finding: Finding) {
+        self.kept.insert((offset, self.count), finding);
+        self.count += 1;
+        if self.kept.len() > MAX_ERRORS {
+            self.kept.pop_last();
+        }
+    }
+
+    /// What is kept, with lines and columns of the text, and how many others there are.
+    fn located(self, text: &str) -> (Vec<Problem>, usize) {
+        let omitted = self.count - self.kept.len();
+        let problem =
+            |((offset, _), Finding { mut message, earlier }): ((usize, usize), Finding)| {
+                let (line, column) = position(text, offset);
+                if let Some(earlier) = earlier {
+                    let (line, column) = position(text, earlier);
+                    message.push_str(&format!(" at {line}:{column}"));
+                }
+                Problem { line, column, message }
+            };
+        (self.kept.into_iter().map(problem).collect(), omitted)
     }
 }
 

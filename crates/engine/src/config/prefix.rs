@@ -40,6 +40,19 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, PrefixError> {
     })
 }
 
+/// Reads a prefix as `wg` does: host bits are cleared, and a missing length is that of one address.
+pub(super) fn parse_loose_prefix(text: &str) -> Result<IpNet, PrefixError> {
+    located(text, |text| parse_loose_net(text).map(|net| net.trunc()))
+}
+
+/// Reads the address of an interface as `ip address add` does: a missing length is that of one address.
+pub(super) fn parse_loose_interface_prefix(text: &str) -> Result<IpNet, PrefixError> {
+    located(text, |text| {
+        let net = parse_loose_net(text)?;
+        unicast(net.addr()).map(|_| net)
+    })
+}
+
 /// Reads the address of an interface with the prefix length of its subnet.
 pub(super) fn parse_interface_prefix(text: &str) -> Result<IpNet, PrefixError> {
     located(text, |text| {
@@ -59,6 +72,13 @@ pub(super) fn parse_interface_address(text: &str) -> Result<IpAddr, PrefixError>
 
 fn located<T>(text: &str, parse: impl FnOnce(&str) -> Result<T, Reason>) -> Result<T, PrefixError> {
     parse(text).map_err(|reason| PrefixError { text: text.to_owned(), reason })
+}
+
+fn parse_loose_net(text: &str) -> Result<IpNet, Reason> {
+    match parse_net(text) {
+        Err(Reason::NoLength(address)) => Ok(address),
+        net => net,
+    }
 }
 
 fn parse_net(text: &str) -> Result<IpNet, Reason> {
@@ -104,6 +124,21 @@ mod tests {
         ] {
             assert_eq!(parse_prefix(text).unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn wg_quick_wants_neither_lengths_nor_cleared_host_bits() {
+        for (text, prefix) in
+            [("10.0.0.1/8", "10.0.0.0/8"), ("10.0.0.1", "10.0.0.1/32"), ("fd00::1", "fd00::1/128")]
+        {
+            assert_eq!(parse_loose_prefix(text).unwrap().to_string(), prefix);
+        }
+        assert_eq!(parse_loose_interface_prefix("10.0.0.1").unwrap().to_string(), "10.0.0.1/32");
+        assert_eq!(parse_loose_interface_prefix("fd00::1/64").unwrap().to_string(), "fd00::1/64");
+        for text in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.1/255.0.0.0", "+10.0.0.0/8"] {
+            assert!(parse_loose_prefix(text).is_err(), "{text}");
+        }
+        assert!(parse_loose_interface_prefix("0.0.0.0").is_err());
     }
 
     #[test]

@@ -1,29 +1,28 @@
 //! The keys of the configuration, their types and limits, and what this version cannot do.
 
+use super::draft::Words;
+
 /// How a message ends that refuses what a later version will do.
 pub(super) const NOT_SUPPORTED: &str = "is not supported by this version of adit";
 
-/// The transports that this version cannot do. Keys that it cannot do are those marked `later`.
+/// The transports that this version cannot do.
 pub(super) const LATER_TRANSPORTS: &[&str] = &["tcp", "spool", "exec", "unix"];
-
-/// Whether this version can do `security = "wireguard"`.
-pub(super) const WIREGUARD_SUPPORTED: bool = false;
 
 /// How many peers a TAP device can have in this version.
 pub(super) const MAX_TAP_PEERS: usize = 1;
 
-const MAX_ADDRESSES: usize = 64;
+pub(super) const MAX_ADDRESSES: usize = 64;
 const MAX_LISTEN: usize = 16;
 const MAX_ROUTES: usize = 4096;
 const MAX_EXCLUDED: usize = 4096;
-const MAX_NAME_SERVERS: usize = 8;
+pub(super) const MAX_NAME_SERVERS: usize = 8;
 /// As many search domains as every resolver knows (resolv.conf(5)).
-const MAX_SEARCH_DOMAINS: usize = 6;
+pub(super) const MAX_SEARCH_DOMAINS: usize = 6;
 /// One address a family.
 const MAX_SOURCE_NAT: usize = 2;
-const MAX_PEERS: usize = 1024;
+pub(super) const MAX_PEERS: usize = 65_535;
 const MAX_ENDPOINTS: usize = 16;
-const MAX_ALLOWED_IPS: usize = 4096;
+pub(super) const MAX_ALLOWED_IPS: usize = 4096;
 
 /// The keys of one table.
 pub(super) type Schema = &'static [Key];
@@ -33,8 +32,6 @@ pub(super) type Schema = &'static [Key];
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// Whether a value other than `false` or nothing is refused.
-    pub(super) later: bool,
 }
 
 /// The type of a value.
@@ -62,6 +59,17 @@ pub(super) const DOCUMENT: Schema = &[
     key("peer", Kind::List(&Kind::Table, MAX_PEERS)),
 ];
 
+/// How messages name the keys.
+pub(super) const WORDS: Words = Words {
+    addresses: "addresses",
+    mtu: "mtu",
+    dns: "dns",
+    dns_search: "dns-search",
+    public_key: "public-key",
+    endpoints: "endpoints",
+    allowed_ips: "allowed-ips",
+};
+
 /// `[device]`
 pub(super) const DEVICE: Schema = &[
     key("name", Kind::String),
@@ -77,9 +85,13 @@ pub(super) const POINT_TO_POINT: Schema = &[key("local", Kind::String), key("pee
 
 /// `[local]`
 pub(super) const LOCAL: Schema = &[
-    later("private-key-file", Kind::String),
+    key("private-key-file", Kind::String),
     key("listen", Kind::List(&Kind::String, MAX_LISTEN)),
     key("security", Kind::String),
+    key("cipher", Kind::String),
+    key("extensions", Kind::Boolean),
+    key("rekey-after", Kind::Duration),
+    key("fwmark", Kind::Integer),
     key("busy-poll", Kind::Duration),
 ];
 
@@ -101,7 +113,7 @@ pub(super) const NETWORK: Schema = &[
 pub(super) const PEER: Schema = &[
     key("name", Kind::String),
     key("public-key", Kind::String),
-    later("preshared-key-file", Kind::String),
+    key("preshared-key-file", Kind::String),
     key("endpoints", Kind::List(&Kind::String, MAX_ENDPOINTS)),
     key("allowed-ips", Kind::List(&Kind::String, MAX_ALLOWED_IPS)),
     key("keepalive", Kind::Duration),
@@ -112,10 +124,5 @@ pub(super) const TABLES: &[(&str, Schema)] =
     &[("[device]", DEVICE), ("[local]", LOCAL), ("[network]", NETWORK), ("[[peer]]", PEER)];
 
 const fn key(name: &'static str, kind: Kind) -> Key {
-    Key { name, kind, later: false }
-}
-
-/// A key that is known, but that this version cannot do.
-const fn later(name: &'static str, kind: Kind) -> Key {
-    Key { name, kind, later: true }
+    Key { name, kind }
 }

@@ -1,27 +1,27 @@
-//! Every value of the file on its own: of the right type already, read into what it means.
+//! Every value of a TOML file on its own: of the right type already, read into what it means.
 
-use std::fmt::Display;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64ct::{Base64, Encoding};
-use device::{DeviceName, MAX_NAME, Mode, NameError};
-use ipnet::IpNet;
+use device::{DeviceName, Mode};
+use proto::key::PublicKey;
 use toml::de::{DeTable, DeValue};
 
 use super::domain::parse_domain;
+use super::draft::{
+    At, DeviceDraft, Draft, Format, List, LocalDraft, NetworkDraft, PeerDraft, Place,
+};
 use super::endpoint::Endpoint;
 use super::error::{Problems, Quoted};
 use super::prefix::{parse_interface_address, parse_interface_prefix, parse_prefix};
-use super::schema::{self, NOT_SUPPORTED};
-use super::table::{At, List, Place, Section};
-use super::{InterfaceAddress, MAX_NAME_LENGTH, Origin, Security, is_name};
-
-/// The MTU of an interface: the least that IPv4 allows (RFC 791, section 3.2), and the most that the
-/// kernel's tun driver does (`drivers/net/tun.c`, `MAX_MTU`).
-const MTU: RangeInclusive<u32> = 68..=65535;
+use super::schema;
+use super::table::Section;
+use super::value::{MTU, parse_device_name, parse_key};
+use super::{
+    CipherPolicy, InterfaceAddress, KeySource, MAX_NAME_LENGTH, Origin, REKEY_AFTER, Security,
+    is_name,
+};
 
 /// How many queues a device may have here; the kernel allows 256.
 const QUEUES: RangeInclusive<u32> = 1..=16;
@@ -32,59 +32,11 @@ const MAX_BUSY_POLL: Duration = Duration::from_millis(10);
 /// Keepalive intervals, as in WireGuard's configuration: a second to the most that 16 bits hold.
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(65535);
 
-/// The characters of a key of 32 octets in base64.
-const KEY_LENGTH: usize = 44;
+/// How soon the keys of a session may be replaced: sooner would be more handshakes than use.
+const MIN_REKEY_AFTER: Duration = Duration::from_secs(5);
 
-/// The values of a file that are right each on its own.
-pub(super) struct Draft {
-    pub(super) device: DeviceDraft,
-    pub(super) local: LocalDraft,
-    pub(super) network: NetworkDraft,
-    pub(super) peers: Vec<PeerDraft>,
-}
-
-pub(super) struct DeviceDraft {
-    pub(super) place: Place,
-    pub(super) name: Option<DeviceName>,
-    pub(super) mode: Option<Mode>,
-    pub(super) addresses: List<InterfaceAddress>,
-    pub(super) mtu: Option<At<u32>>,
-    pub(super) queues: u16,
-    pub(super) offload: bool,
-}
-
-pub(super) struct LocalDraft {
-    pub(super) place: Place,
-    pub(super) listen: List<Endpoint>,
-    pub(super) security: Security,
-    pub(super) private_key_file: Option<PathBuf>,
-    pub(super) busy_poll: Option<Duration>,
-}
-
-pub(super) struct NetworkDraft {
-    pub(super) place: Place,
-    pub(super) routes: List<IpNet>,
-    pub(super) default_route: Option<At<bool>>,
-    pub(super) exclude: List<IpNet>,
-    pub(super) ipv6_beside: Option<At<bool>>,
-    pub(super) forward: Option<At<bool>>,
-    pub(super) masquerade: Option<At<bool>>,
-    pub(super) source_nat: List<IpAddr>,
-    pub(super) bridge: Option<At<DeviceName>>,
-    pub(super) dns: List<IpAddr>,
-    pub(super) dns_search: List<String>,
-}
-
-pub(super) struct PeerDraft {
-    pub(super) place: Place,
-    pub(super) offset: usize,
-    pub(super) name: Option<At<String>>,
-    pub(super) public_key: Option<At<[u8; 32]>>,
-    pub(super) preshared_key_file: Option<PathBuf>,
-    pub(super) endpoints: List<Endpoint>,
-    pub(super) allowed_ips: List<IpNet>,
-    pub(super) keepalive: Option<Duration>,
-}
+/// The keys of `[local]` that say nothing where there is no security.
+const KEYS_OF_SECURITY: &[&str] = &["private-key-file", "cipher", "extensions", "rekey-after"];
 
 /// Reads all values of a document. What is wrong is reported and missing from the draft; an empty
 /// document has no draft.
@@ -104,11 +56,13 @@ pub(super) fn read(
     let device = open("device", schema::DEVICE);
     let local = open("local", schema::LOCAL);
     let network = open("network", schema::NETWORK);
+    let local = read_local(&local, origin, problems);
     Some(Draft {
+        format: Format::Toml,
         device: read_device(&device, origin, problems),
-        local: read_local(&local, origin, problems),
         network: read_network(&network, problems),
-        peers: read_peers(&root, origin, problems),
+        peers: read_peers(&root, local.security, origin, problems),
+        local,
     })
 }
 
@@ -140,19 +94,6 @@ fn read_device_name(
         section.report(section.offset, message, problems);
     };
     parse_device_name(origin.tunnel()).map_err(report).ok()
-}
-
-fn parse_device_name(text: &str) -> Result<DeviceName, String> {
-    let name = Quoted(text);
-    DeviceName::parse(text).map_err(|error| match error {
-        NameError::TooLong { .. } => {
-            format!("{name} has {} octets; the kernel allows {MAX_NAME}", text.len())
-        }
-        NameError::Character { character, .. } => {
-            format!("{name} contains {character:?}, which is not allowed")
-        }
-        _ => format!("{name} cannot name an interface"),
-    })
 }
 
 fn read_mode(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<Mode> {
@@ -207,11 +148,22 @@ fn read_point_to_point(
 }
 
 fn read_local(section: &Section<'_>, origin: &Origin, problems: &mut Problems<'_>) -> LocalDraft {
+    let security = read_security(section, problems);
+    check_keys_of_security(section, security, problems);
     LocalDraft {
         place: section.place.clone(),
         listen: section.list("listen", Endpoint::parse_listen, problems),
-        security: read_security(section, problems),
-        private_key_file: read_path(section, "private-key-file", origin),
+        security,
+        private_key: read_path(section, "private-key-file", origin).map(KeySource::File),
+        ciphers: read_ciphers(section, problems),
+        extensions: section.boolean("extensions").is_none_or(|extensions| extensions.value),
+        rekey_after: section
+            .parsed("rekey-after", parse_rekey_after, problems)
+            .map_or(REKEY_AFTER, |at| at.value),
+        fwmark: section
+            .integer("fwmark", 0..=u32::MAX, problems)
+            .map(|mark| mark.value)
+            .filter(|mark| *mark != 0),
         busy_poll: section.parsed("busy-poll", parse_busy_poll, problems).and_then(|at| at.value),
     }
 }
@@ -220,27 +172,64 @@ fn read_local(section: &Section<'_>, origin: &Origin, problems: &mut Problems<'_
 fn read_security(section: &Section<'_>, problems: &mut Problems<'_>) -> Security {
     let parse = |text: &str| match text {
         "none" => Ok(Security::None),
-        "wireguard" if schema::WIREGUARD_SUPPORTED => Ok(Security::Wireguard),
-        "wireguard" => Err(refuse_wireguard("\"wireguard\"")),
+        "wireguard" => Ok(Security::Wireguard),
         _ => Err(format!("{} is neither \"wireguard\" nor \"none\"", Quoted(text))),
     };
-    if !section.has("security") && !schema::WIREGUARD_SUPPORTED {
-        let refusal = refuse_wireguard("is missing, which means \"wireguard\", and that");
-        section.report(section.offset, format_args!("security {refusal}"), problems);
-    }
     section
         .parsed("security", parse, problems)
         .map_or(Security::Wireguard, |security| security.value)
 }
 
-fn refuse_wireguard(what: impl Display) -> String {
-    format!("{what} {NOT_SUPPORTED}; write security = \"none\" for a trusted link")
+/// Security needs a private key, and without security a key says nothing.
+fn check_keys_of_security(section: &Section<'_>, security: Security, problems: &mut Problems<'_>) {
+    match security {
+        Security::Wireguard if !is_given(section, "private-key-file") => {
+            let message = format_args!(
+                "private-key-file is missing; \"adit key new -o FILE\" makes one, and for a trusted link \
+                 security = \"none\" does without"
+            );
+            section.report(section.offset, message, problems);
+        }
+        Security::Wireguard => {}
+        Security::None => {
+            for key in KEYS_OF_SECURITY {
+                refuse_without_security(section, key, problems);
+            }
+        }
+    }
+}
+
+fn refuse_without_security(section: &Section<'_>, key: &str, problems: &mut Problems<'_>) {
+    if let Some(offset) = section.position(key).filter(|_| is_given(section, key)) {
+        let message = format_args!("{key} has no meaning with security = \"none\"");
+        section.report(offset, message, problems);
+    }
+}
+
+/// Whether a key has a value, of which an empty string is none.
+fn is_given(section: &Section<'_>, key: &str) -> bool {
+    section.has(key) && section.string(key).is_none_or(|text| !text.value.is_empty())
+}
+
+fn read_ciphers(section: &Section<'_>, problems: &mut Problems<'_>) -> At<CipherPolicy> {
+    let parse = |text: &str| match text {
+        "auto" => Ok(CipherPolicy::Auto),
+        "aes-256-gcm" => Ok(CipherPolicy::Aes256Gcm),
+        "chacha20-poly1305" => Ok(CipherPolicy::ChaCha20Poly1305),
+        _ => Err(format!(
+            "{} is none of \"auto\", \"aes-256-gcm\" and \"chacha20-poly1305\"",
+            Quoted(text)
+        )),
+    };
+    let default = At { offset: section.offset, value: CipherPolicy::default() };
+    section.parsed("cipher", parse, problems).unwrap_or(default)
 }
 
 fn read_network(section: &Section<'_>, problems: &mut Problems<'_>) -> NetworkDraft {
     NetworkDraft {
         place: section.place.clone(),
         routes: section.list("routes", parse_prefix, problems),
+        allowed_ips_routed: true,
         default_route: section.boolean("default-route"),
         exclude: section.list("exclude", parse_prefix, problems),
         ipv6_beside: section.boolean("ipv6-beside-tunnel"),
@@ -259,7 +248,12 @@ fn read_bridge(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<At<
     section.parsed("bridge", parse_device_name, problems)
 }
 
-fn read_peers(root: &Section<'_>, origin: &Origin, problems: &mut Problems<'_>) -> Vec<PeerDraft> {
+fn read_peers(
+    root: &Section<'_>,
+    security: Security,
+    origin: &Origin,
+    problems: &mut Problems<'_>,
+) -> Vec<PeerDraft> {
     let tables = root.tables("peer");
     if tables.is_empty() {
         problems.push(tables.offset, "no peer; add a [[peer]] table".to_owned());
@@ -268,7 +262,7 @@ fn read_peers(root: &Section<'_>, origin: &Origin, problems: &mut Problems<'_>) 
     let mut peer = |(index, table): (usize, At<_>)| {
         let place = peer_place(index, table.value);
         let section = Section::open(place, Some(table), schema::PEER, problems);
-        read_peer(&section, origin, problems)
+        read_peer(&section, security, origin, problems)
     };
     peers.map(&mut peer).collect()
 }
@@ -280,13 +274,25 @@ fn peer_place(index: usize, table: &DeTable<'_>) -> Place {
     }
 }
 
-fn read_peer(section: &Section<'_>, origin: &Origin, problems: &mut Problems<'_>) -> PeerDraft {
+fn read_peer(
+    section: &Section<'_>,
+    security: Security,
+    origin: &Origin,
+    problems: &mut Problems<'_>,
+) -> PeerDraft {
+    match security {
+        Security::Wireguard if !section.has("public-key") => {
+            section.report(section.offset, format_args!("public-key is missing"), problems);
+        }
+        Security::Wireguard => {}
+        Security::None => refuse_without_security(section, "preshared-key-file", problems),
+    }
     PeerDraft {
         place: section.place.clone(),
         offset: section.offset,
         name: read_peer_name(section, problems),
-        public_key: read_public_key(section, problems),
-        preshared_key_file: read_path(section, "preshared-key-file", origin),
+        public_key: section.parsed("public-key", parse_key::<PublicKey>, problems),
+        preshared_key: read_path(section, "preshared-key-file", origin).map(KeySource::File),
         endpoints: section.list("endpoints", Endpoint::parse_remote, problems),
         allowed_ips: section.list("allowed-ips", parse_prefix, problems),
         keepalive: section.parsed("keepalive", parse_keepalive, problems).and_then(|at| at.value),
@@ -308,23 +314,6 @@ fn read_peer_name(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<
     section.parsed("name", parse, problems)
 }
 
-/// The text of a wrong key is never repeated, since it may be the private one.
-fn read_public_key(section: &Section<'_>, problems: &mut Problems<'_>) -> Option<At<[u8; 32]>> {
-    let parse = |text: &str| {
-        let count = text.chars().count();
-        let mut key = [0; 32];
-        let decoded = Base64::decode(text, &mut key).map(<[u8]>::len);
-        match decoded {
-            _ if count != KEY_LENGTH => {
-                Err(format!("has {count} characters; a key has {KEY_LENGTH}"))
-            }
-            Ok(32) => Ok(key),
-            _ => Err("is not the base64 of 32 octets".to_owned()),
-        }
-    };
-    section.parsed("public-key", parse, problems)
-}
-
 /// A path, from the directory of the file if it is relative.
 pub(super) fn read_path(section: &Section<'_>, key: &str, origin: &Origin) -> Option<PathBuf> {
     let path = section.string(key).filter(|path| !path.value.is_empty())?;
@@ -337,11 +326,17 @@ fn parse_busy_poll(text: &str) -> Result<Option<Duration>, String> {
     Ok(Some(duration).filter(|duration| !duration.is_zero()))
 }
 
+/// After which time keys are replaced.
+fn parse_rekey_after(text: &str) -> Result<Duration, String> {
+    parse_duration(text, MIN_REKEY_AFTER..=REKEY_AFTER, "5s..=120s")
+}
+
 /// A keepalive interval, of which 0 means none.
 fn parse_keepalive(text: &str) -> Result<Option<Duration>, String> {
     match humantime::parse_duration(text) {
+        _ if text == "off" => Ok(None),
         Ok(Duration::ZERO) => Ok(None),
-        _ => parse_duration(text, KEEPALIVE, "1s..=65535s, nor 0s for none").map(Some),
+        _ => parse_duration(text, KEEPALIVE, "1s..=65535s, nor \"off\"").map(Some),
     }
 }
 

@@ -6,69 +6,10 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use super::alike;
+use super::draft::{At, List, Place};
 use super::error::{Problems, Quoted};
-use super::schema::{Key, Kind, NOT_SUPPORTED, Schema, TABLES};
-
-/// How alike an unknown key must be to a known one to be taken for it, from 0 to 1.
-const ALIKE: f64 = 0.8;
-
-/// The longest unknown key that is compared with the known ones, in octets.
-const MAX_COMPARED: usize = 64;
-
-/// A value and the offset at which it stands in the text.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct At<T> {
-    pub(super) offset: usize,
-    pub(super) value: T,
-}
-
-/// The values of an array.
-#[derive(Debug)]
-pub(super) struct List<T> {
-    /// Where the array begins, or its table if it is missing.
-    pub(super) offset: usize,
-    /// How many values were written, wrong ones included; `None` if the key is missing.
-    pub(super) written: Option<usize>,
-    /// The values that are right.
-    pub(super) items: Vec<At<T>>,
-}
-
-impl<T> List<T> {
-    /// Whether nothing was written at all.
-    pub(super) fn is_empty(&self) -> bool {
-        self.written.unwrap_or_default() == 0
-    }
-
-    /// Whether every value that was written is right.
-    pub(super) fn is_complete(&self) -> bool {
-        self.written.unwrap_or_default() == self.items.len()
-    }
-
-    pub(super) fn into_values(self) -> Vec<T> {
-        self.items.into_iter().map(|item| item.value).collect()
-    }
-}
-
-/// What a message says first: the table that it speaks of.
-#[derive(Clone, Debug)]
-pub(super) enum Place {
-    Document,
-    Table(&'static str),
-    /// A peer by its name, and by its number where it has none.
-    Peer(String),
-    PeerNumber(usize),
-}
-
-impl Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Document => Ok(()),
-            Self::Table(name) => write!(f, "[{name}]: "),
-            Self::Peer(name) => write!(f, "peer {}: ", Quoted(name)),
-            Self::PeerNumber(number) => write!(f, "peer {number}: "),
-        }
-    }
-}
+use super::schema::{Kind, Schema, TABLES};
 
 /// The table of a whole text, or `None` after a syntax error.
 pub(super) fn document<'t>(text: &'t str, problems: &mut Problems<'_>) -> Option<DeTable<'t>> {
@@ -101,12 +42,13 @@ impl<'t> Section<'t> {
         let section = Self { place, offset, table: table.map(|table| table.value) };
         for (name, value) in section.table.into_iter().flat_map(DeTable::iter) {
             match schema.iter().find(|key| key.name == name.get_ref().as_ref()) {
-                Some(key) => section.check(key, name.span().start, value, problems),
-                None => {
-                    let (known, hint) = (Quoted(name.get_ref()), hint(name.get_ref(), schema));
-                    let message = format_args!("unknown key {known}; {hint}");
-                    section.report(name.span().start, message, problems);
+                Some(key) => {
+                    section.check_kind(key.name, key.kind, value, problems);
                 }
+                None => problems.push_with(name.span().start, || {
+                    let (known, hint) = (Quoted(name.get_ref()), hint(name.get_ref(), schema));
+                    format!("{}unknown key {known}; {hint}", section.place)
+                }),
             }
         }
         section
@@ -119,11 +61,16 @@ impl<'t> Section<'t> {
         message: fmt::Arguments<'_>,
         problems: &mut Problems<'_>,
     ) {
-        problems.push(offset, format!("{}{message}", self.place));
+        problems.push_with(offset, || format!("{}{message}", self.place));
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
         self.value(key).is_some()
+    }
+
+    /// Where the value of a key stands.
+    pub(super) fn position(&self, key: &str) -> Option<usize> {
+        self.value(key).map(|value| value.span().start)
     }
 
     pub(super) fn boolean(&self, key: &str) -> Option<At<bool>> {
@@ -239,21 +186,6 @@ impl<'t> Section<'t> {
         self.table?.get(key)
     }
 
-    fn check(
-        &self,
-        key: &Key,
-        offset: usize,
-        value: &Spanned<DeValue<'_>>,
-        problems: &mut Problems<'_>,
-    ) {
-        if !self.check_kind(key.name, key.kind, value, problems) {
-            return;
-        }
-        if key.later && !is_empty(value.get_ref()) {
-            self.report(offset, format_args!("{} {NOT_SUPPORTED}", key.name), problems);
-        }
-    }
-
     /// Reports a value, or the values of an array, that are not of the kind; whether all are.
     fn check_kind(
         &self,
@@ -329,16 +261,6 @@ fn found(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// Whether a value asks for nothing.
-fn is_empty(value: &DeValue<'_>) -> bool {
-    match value {
-        DeValue::Boolean(wanted) => !wanted,
-        DeValue::String(text) => text.is_empty(),
-        DeValue::Array(values) => values.is_empty(),
-        _ => false,
-    }
-}
-
 fn parse_integer(integer: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
@@ -356,13 +278,7 @@ fn hint(unknown: &str, schema: Schema) -> String {
     format!("known keys are {}", known.join(", "))
 }
 
-/// The known key that is most like an unknown one, capitals and underscores aside.
+/// The known key that is most like an unknown one, underscores aside.
 fn nearest(unknown: &str, schema: Schema) -> Option<&'static str> {
-    if unknown.len() > MAX_COMPARED {
-        return None;
-    }
-    let unknown = unknown.to_ascii_lowercase().replace('_', "-");
-    let alike = schema.iter().map(|key| (strsim::jaro_winkler(&unknown, key.name), key.name));
-    let (alike, name) = alike.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    (alike >= ALIKE).then_some(name)
+    alike::nearest(&unknown.replace('_', "-"), schema.iter().map(|key| key.name))
 }

@@ -1,6 +1,8 @@
 //! Whole files: what they mean, and what is wrong with them, to the letter.
 
+mod conf;
 mod network;
+mod security;
 
 use std::path::Path;
 
@@ -72,7 +74,7 @@ fn endpoints(texts: &[&str]) -> Vec<Endpoint> {
 
 #[test]
 fn a_good_file_means_what_it_says() {
-    let key = std::array::from_fn(|index| u8::try_from(index + 1).unwrap());
+    let key: [u8; 32] = std::array::from_fn(|index| u8::try_from(index + 1).unwrap());
     let expected = Config {
         name: "home".to_owned(),
         device: DeviceConfig {
@@ -93,7 +95,11 @@ fn a_good_file_means_what_it_says() {
         local: Local {
             listen: endpoints(&["udp://0.0.0.0:4740", "udp://[::]:4740"]),
             security: Security::None,
-            private_key_file: None,
+            private_key: None,
+            ciphers: CipherPolicy::Auto,
+            extensions: true,
+            rekey_after: Duration::from_secs(120),
+            fwmark: None,
             busy_poll: Some(Duration::from_micros(50)),
         },
         network: Network {
@@ -104,8 +110,8 @@ fn a_good_file_means_what_it_says() {
         peers: vec![
             Peer {
                 name: "laptop".to_owned(),
-                public_key: Some(key),
-                preshared_key_file: None,
+                public_key: Some(key.into()),
+                preshared_key: None,
                 endpoints: endpoints(&["udp://laptop.example:4740", "udp://[2001:db8::7]:4741"]),
                 allowed_ips: nets(&["192.0.2.2/32", "fd00:7::2/128"]),
                 keepalive: Some(Duration::from_secs(25)),
@@ -113,12 +119,13 @@ fn a_good_file_means_what_it_says() {
             Peer {
                 name: "first-sender".to_owned(),
                 public_key: None,
-                preshared_key_file: None,
+                preshared_key: None,
                 endpoints: vec![],
                 allowed_ips: nets(&["192.0.2.3/32"]),
                 keepalive: None,
             },
         ],
+        warnings: vec![],
     };
     assert_eq!(good(GOOD), expected);
 }
@@ -152,9 +159,12 @@ fn the_only_peer_of_a_tap_device_owns_no_prefixes() {
 
 #[test]
 fn a_keepalive_or_a_busy_poll_of_zero_is_off() {
-    let config = good(&format!("local.busy-poll = \"0s\"\n{MINIMAL}keepalive = \"0s\"\n"));
-    assert_eq!(config.local.busy_poll, None);
-    assert_eq!(config.peers[0].keepalive, None);
+    for keepalive in ["0s", "0", "off"] {
+        let text = format!("local.busy-poll = \"0s\"\n{MINIMAL}keepalive = \"{keepalive}\"\n");
+        let config = good(&text);
+        assert_eq!(config.local.busy_poll, None);
+        assert_eq!(config.peers[0].keepalive, None);
+    }
 }
 
 #[test]
@@ -176,38 +186,6 @@ fn a_bad_document_is_refused() {
         ),
     ] {
         assert_eq!(errors(text), message, "{text}");
-    }
-}
-
-#[test]
-fn security_must_be_switched_off_by_name() {
-    let peer = "[[peer]]\nname = \"b\"\nendpoints = [\"udp://192.0.2.9:1\"]\n";
-    for (text, message) in [
-        (
-            "",
-            "home.toml:1:1: [local]: security is missing, which means \"wireguard\", and that is not \
-             supported by this version of adit; write security = \"none\" for a trusted link",
-        ),
-        (
-            "\n[local]\n",
-            "home.toml:2:1: [local]: security is missing, which means \"wireguard\", and that is not \
-             supported by this version of adit; write security = \"none\" for a trusted link",
-        ),
-        (
-            "[local]\nsecurity = \"wireguard\"\n",
-            "home.toml:2:12: [local]: security \"wireguard\" is not supported by this version of adit; \
-             write security = \"none\" for a trusted link",
-        ),
-        (
-            "[local]\nsecurity = \"off\"\n",
-            "home.toml:2:12: [local]: security \"off\" is neither \"wireguard\" nor \"none\"",
-        ),
-        (
-            "[local]\nsecurity = false\n",
-            "home.toml:2:12: [local]: security: expected a string, found a boolean",
-        ),
-    ] {
-        assert_eq!(errors(&format!("{text}{peer}")), message, "{text}");
     }
 }
 
@@ -283,7 +261,8 @@ fn wrong_types_say_what_was_expected_and_found() {
             ),
             (
                 "private-key-file = []",
-                "3:20: [local]: private-key-file: expected a string, found an array",
+                "3:20: [local]: private-key-file: expected a string, found an array\n\
+                 3:20: [local]: private-key-file has no meaning with security = \"none\"",
             ),
         ],
     );
@@ -311,24 +290,17 @@ fn wrong_types_say_what_was_expected_and_found() {
 fn what_this_version_cannot_do_is_refused_by_name() {
     refuses(
         "[local]",
-        &[
-            (
-                "private-key-file = \"home.key\"",
-                "3:1: [local]: private-key-file is not supported by this version of adit",
-            ),
-            (
-                "listen = [\"tcp://0.0.0.0:4740\", \"udp://0.0.0.0:1\", \"spool:///share\"]",
-                "3:11: [local]: listen \"tcp://0.0.0.0:4740\" has the transport tcp, which is not supported by this version of adit\n\
+        &[(
+            "listen = [\"tcp://0.0.0.0:4740\", \"udp://0.0.0.0:1\", \"spool:///share\"]",
+            "3:11: [local]: listen \"tcp://0.0.0.0:4740\" has the transport tcp, which is not supported by this version of adit\n\
                  3:52: [local]: listen \"spool:///share\" has the transport spool, which is not supported by this version of adit",
-            ),
-        ],
+        )],
     );
     refuses(
         "[[peer]]",
         &[(
-            "name = \"b\"\npreshared-key-file = \"b.psk\"\nendpoints = [\"exec:ssh b adit\"]",
-            "4:1: peer \"b\": preshared-key-file is not supported by this version of adit\n\
-             5:14: peer \"b\": endpoints \"exec:ssh b adit\" has the transport exec, which is not supported by this version of adit",
+            "name = \"b\"\n\nendpoints = [\"exec:ssh b adit\"]",
+            "5:14: peer \"b\": endpoints \"exec:ssh b adit\" has the transport exec, which is not supported by this version of adit",
         )],
     );
 }
@@ -425,11 +397,11 @@ fn a_wrong_peer_is_refused() {
         ),
         (
             "keepalive = \"1d\"",
-            r#"5:13: peer "b": keepalive "1d" is not in 1s..=65535s, nor 0s for none"#,
+            r#"5:13: peer "b": keepalive "1d" is not in 1s..=65535s, nor "off""#,
         ),
         (
             "keepalive = \"999ms\"",
-            r#"5:13: peer "b": keepalive "999ms" is not in 1s..=65535s, nor 0s for none"#,
+            r#"5:13: peer "b": keepalive "999ms" is not in 1s..=65535s, nor "off""#,
         ),
     ];
     for (line, message) in cases {
@@ -553,29 +525,11 @@ fn key_material_is_never_repeated() {
 }
 
 #[test]
-fn a_path_starts_from_the_directory_of_its_file() {
-    let text = "private-key-file = \"keys/home.key\"";
-    let mut problems = error::Problems::new("f", text);
-    let document = table::document(text, &mut problems).unwrap();
-    let table = Some(table::At { offset: 0, value: &document });
-    let place = table::Place::Table("local");
-    let section = table::Section::open(place, table, schema::LOCAL, &mut problems);
-    assert_eq!(
-        section::read_path(&section, "private-key-file", &origin()),
-        Some(PathBuf::from("/etc/adit/keys/home.key"))
-    );
-}
-
-#[test]
 fn a_file_gives_its_tunnel_a_name_that_is_safe() {
     let origin = |path| Origin::from_path(Path::new(path));
     assert_eq!(origin("/etc/adit/home.toml").unwrap().tunnel(), "home");
     assert_eq!(origin("a.b_c-1").unwrap().tunnel(), "a");
-    assert_eq!(
-        origin("/etc/wireguard/wg0.conf").unwrap_err().to_string(),
-        "read configuration /etc/wireguard/wg0.conf: the format of wg-quick is not supported by this version \
-         of adit"
-    );
+    assert_eq!(origin("/etc/wireguard/wg0.conf").unwrap().tunnel(), "wg0");
     assert_eq!(
         origin("-x.toml").unwrap_err().to_string(),
         "read configuration -x.toml: \"-x\" cannot name a tunnel: a name has 1 to 64 letters, digits, \"_\", \
@@ -600,9 +554,13 @@ impl Directory {
 
     /// Loads a file with these contents, and gives the error without the directory's name.
     fn load(&self, octets: &[u8]) -> Result<Config, String> {
-        let path = self.0.join("home.toml");
+        self.loaded(&self.write("home.toml", octets))
+    }
+
+    fn write(&self, name: &str, octets: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
         std::fs::write(&path, octets).unwrap();
-        self.loaded(&path)
+        path
     }
 
     fn loaded(&self, path: &Path) -> Result<Config, String> {
@@ -631,7 +589,7 @@ fn a_file_is_loaded_if_it_is_small_and_text() {
     text.push('#');
     assert_eq!(
         directory.load(text.as_bytes()).unwrap_err(),
-        "read configuration home.toml: it has more than 1048576 octets"
+        "read configuration home.toml: it has more than 16777216 octets"
     );
 }
 
@@ -655,14 +613,15 @@ fn only_a_regular_file_is_loaded() {
 
 #[test]
 fn a_large_file_full_of_errors_is_refused_soon() {
+    const SIZE: usize = MAX_FILE_SIZE / 8;
     let started = std::time::Instant::now();
     for line in ["a\n", "[[peer]]\n", "[[peer]]\nname=\"b\"\nx.y=1\n", "[[[[", "\"", "peer=[[[["] {
-        let text = line.repeat(MAX_FILE_SIZE / line.len());
+        let text = line.repeat(SIZE / line.len());
         assert!(parse(&text, &origin()).is_err());
     }
-    let list = format!("{MINIMAL}allowed-ips=[{}]", "'::/0',".repeat(MAX_FILE_SIZE / 8));
+    let list = format!("{MINIMAL}allowed-ips=[{}]", "'::/0',".repeat(SIZE / 8));
     assert!(parse(&list, &origin()).is_err());
-    let keys: String = (0..MAX_FILE_SIZE / 8).map(|key| format!("a{key}=1\n")).collect();
+    let keys: String = (0..SIZE / 8).map(|key| format!("a{key}=1\n")).collect();
     assert!(parse(&keys, &origin()).is_err());
     assert!(started.elapsed() < Duration::from_secs(60));
 }
@@ -775,4 +734,7 @@ fn the_examples_of_the_reference_are_good() {
         let text = format!("{addresses}{MINIMAL}{example}");
         assert_ne!(good(&text).network, Network::default(), "{example}");
     }
+    let conf = reference.split("```\n[Interface]").nth(1).and_then(|rest| rest.split("```").next());
+    let conf = parse_conf(&format!("[Interface]{}", conf.unwrap()), &origin()).unwrap();
+    assert!(conf.network.default_route);
 }

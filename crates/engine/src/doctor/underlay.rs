@@ -1,5 +1,6 @@
 //! Whether the tunnel's datagrams reach the peers, and come in here.
 
+use crate::supervisor::encapsulation;
 use std::net::{IpAddr, SocketAddr};
 
 use netlink::{Link, Route};
@@ -82,7 +83,8 @@ fn too_large(
     };
     let mtu = mtu.filter(|_| link.name != device)?;
     let outer = OuterMtu(route.mtu.filter(|&mtu| mtu > 0).unwrap_or(link.mtu));
-    let most = outer.inner(remote.ip(), content(tunnel.config.device.mode));
+    let most =
+        outer.inner(remote.ip(), content(tunnel.config.device.mode), encapsulation(&tunnel.config));
     (mtu > most.0).then(|| Finding {
         severity: Severity::Degrades,
         subject: format!("device {device}"),

@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 
 use device::{Builder, Device, DeviceName, Observed, OpenError, Presence};
 use netlink::Socket as Netlink;
-use proto::PeerTable;
+use proto::InnerMtu;
 use thiserror::Error;
 use transport::udp::UdpSocket;
 use wire::offload::Accepts;
 
-use super::carrier::{Carrier, Death, StartError};
+use super::carrier::{Carrier, Death, Report, StartError};
+use super::keys::Keys;
+use super::members::Members;
 use super::restart::Restarts;
-use crate::channel::message::{PeerEntry, Setup, SocketSetup, ToSupervisor};
+use crate::channel::message::{Setup, SocketSetup, ToSupervisor, ToWorker};
 use crate::config::Config;
 use crate::metrics::Totals;
 use crate::with_causes::WithCauses;
@@ -46,7 +48,9 @@ pub enum AttachError {
 pub(crate) struct Lasting<'a> {
     pub(crate) config: &'a Config,
     pub(crate) sockets: &'a [UdpSocket],
-    pub(crate) peers: &'a PeerTable,
+    pub(crate) peers: &'a Members,
+    pub(crate) keys: Option<&'a Keys>,
+    pub(crate) mtu: InnerMtu,
 }
 
 /// An open device and its worker.
@@ -67,7 +71,7 @@ enum State {
 impl Attachment {
     /// Starts a worker for `device`.
     pub(crate) fn start(device: Device, lasting: &Lasting<'_>) -> Result<Self, AttachError> {
-        let carrier = start(&device, lasting).map_err(|error| AttachError::Start {
+        let carrier = start(&device, lasting, false).map_err(|error| AttachError::Start {
             device: device.name().to_string(),
             cause: io::Error::other(error),
         })?;
@@ -119,7 +123,7 @@ impl Attachment {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return;
         }
-        match start(&self.device, lasting) {
+        match start(&self.device, lasting, true) {
             Ok(carrier) => self.state = State::Carried(Box::new(carrier)),
             Err(error) => {
                 let delay = self.restarts.delay_after(Duration::ZERO);
@@ -134,21 +138,31 @@ impl Attachment {
         }
     }
 
-    /// Tells the worker where the peers are from here on; the next one will be told anyway.
-    pub(crate) fn set_peers(&mut self, peers: &PeerTable) {
+    /// Tells the worker something that the next one will be told anyway.
+    pub(crate) fn tell(&mut self, message: ToWorker) {
         if let State::Carried(carrier) = &mut self.state {
-            carrier.send_peers(PeerEntry::all(peers));
+            carrier.tell(message);
         }
     }
 
-    /// What was carried so far.
-    pub(crate) fn totals(&mut self) -> Totals {
-        let mut totals = self.past.clone();
+    /// What was carried so far, and how it stands with the peers.
+    pub(crate) fn report(&mut self) -> Report {
+        let mut report = Report::default();
         if let State::Carried(carrier) = &mut self.state {
             let now = carrier.report(Instant::now() + ANSWER);
-            totals += &now.unwrap_or_else(|| carrier.totals().clone());
+            report = now.unwrap_or_else(|| Report::of(carrier.totals().clone()));
         }
-        totals
+        report.totals += &self.past;
+        report
+    }
+
+    /// Replaces the worker by one that is told everything anew.
+    pub(crate) fn restart(&mut self, lasting: &Lasting<'_>) {
+        let now = Instant::now();
+        if let State::Carried(carrier) = std::mem::replace(&mut self.state, State::Waits(now)) {
+            self.past += &carrier.stop(now + ANSWER);
+        }
+        self.handle_deadline(now, lasting);
     }
 
     /// Ends the worker and closes the device; returns what was carried.
@@ -209,14 +223,18 @@ fn is_multi_queue(name: &DeviceName) -> bool {
 }
 
 /// Starts a worker with everything that it needs.
-fn start(device: &Device, lasting: &Lasting<'_>) -> Result<Carrier, StartError> {
+///
+/// `again` says that another one has ended, whose sessions are lost.
+fn start(device: &Device, lasting: &Lasting<'_>, again: bool) -> Result<Carrier, StartError> {
     let setup = Setup {
         mode: device.mode(),
         accepts: accepts(device),
         queues: device.queues().len(),
         sockets: lasting.sockets.iter().map(SocketSetup::of).collect(),
         busy_poll: lasting.config.local.busy_poll,
-        peers: PeerEntry::all(lasting.peers),
+        mtu: lasting.mtu.0,
+        session: lasting.keys.map(|keys| keys.setup(&lasting.config.local, again)),
+        peers: lasting.peers.entries(lasting.config, lasting.keys),
     };
     let queues = device.queues().iter().map(AsFd::as_fd);
     let descriptors: Vec<_> = queues.chain(lasting.sockets.iter().map(AsFd::as_fd)).collect();

@@ -25,11 +25,15 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 
-use crate::channel::message::{Confinement, Ending, PeerEntry, Setup, ToSupervisor, ToWorker};
+use crate::channel::message::{
+    Confinement, Ending, PathEntry, SessionEntry, Setup, ToSupervisor, ToWorker,
+};
 use crate::channel::{self, Arrival, Channel, ChannelError};
 use crate::metrics::Totals;
+use crate::status::Handshakes;
 use crate::with_causes::WithCauses;
 use crate::worker::confine::ENVIRONMENT;
+use crate::worker::sessions::PEERS_A_MESSAGE;
 
 /// This program, also when its file was replaced or deleted meanwhile.
 const PROGRAM: &str = "/proc/self/exe";
@@ -90,6 +94,21 @@ impl fmt::Display for Death {
     }
 }
 
+/// What a worker has carried, and how it stands with the peers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) totals: Totals,
+    pub(crate) sessions: Vec<SessionEntry>,
+    pub(crate) handshakes: Handshakes,
+}
+
+impl Report {
+    /// What was carried, without a word of the peers.
+    pub(crate) fn of(totals: Totals) -> Self {
+        Self { totals, ..Self::default() }
+    }
+}
+
 /// A worker that has started; dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Carrier {
@@ -123,7 +142,7 @@ impl Carrier {
             channel,
             peers: setup.peers.len(),
             sockets: setup.sockets.len(),
-            allowance: Allowance::for_peers(setup.peers.len()),
+            allowance: Allowance::for_peers(setup.peers.len(), Instant::now()),
             since: Instant::now(),
             waiting: Vec::new(),
             confinement: Confinement::default(),
@@ -179,26 +198,28 @@ impl Carrier {
         }
     }
 
-    /// Replaces the peers. A worker that does not take them has half of a message, and is killed; the next
+    /// Tells it something. A worker that does not take that has half of a message, and is killed; the next
     /// [`Self::take`] tells.
-    pub(crate) fn send_peers(&mut self, peers: Vec<PeerEntry>) {
-        self.peers = peers.len();
-        self.allowance.paths += peers.len();
-        self.send(&ToWorker::Peers(peers));
+    pub(crate) fn tell(&mut self, message: ToWorker) {
+        if let ToWorker::Peers(peers) = &message {
+            self.peers = peers.len();
+            self.allowance.replace_peers(peers.len());
+        }
+        self.send(&message);
     }
 
     /// Asks what it has carried; none if it does not answer in time.
-    pub(crate) fn report(&mut self, deadline: Instant) -> Option<Totals> {
-        self.allowance.traffic += 1;
+    pub(crate) fn report(&mut self, deadline: Instant) -> Option<Report> {
+        self.allowance.expect_report();
         if !self.send(&ToWorker::Report) {
             return None;
         }
-        self.await_totals(deadline)
+        self.await_report(deadline)
     }
 
     /// Ends it, if need be by force when the deadline has passed; returns what it has carried.
     pub(crate) fn stop(mut self, deadline: Instant) -> Totals {
-        if self.channel.send(&ToWorker::Stop).is_ok() && self.await_totals(deadline).is_some() {
+        if self.channel.send(&ToWorker::Stop).is_ok() && self.await_report(deadline).is_some() {
             self.bury();
         }
         std::mem::take(&mut self.totals)
@@ -238,20 +259,22 @@ impl Carrier {
         Err(StartError::Slow)
     }
 
-    fn await_totals(&mut self, deadline: Instant) -> Option<Totals> {
+    fn await_report(&mut self, deadline: Instant) -> Option<Report> {
         let mut others = std::mem::take(&mut self.waiting);
-        let mut totals = None;
+        let (mut totals, mut report) = (None, Report::default());
         while totals.is_none() && matches!(self.channel.wait(deadline), Ok(true)) {
             let Ok(messages) = self.take() else { break };
             for message in messages {
                 match message {
                     ToSupervisor::Traffic(traffic) => totals = Some(traffic),
+                    ToSupervisor::Sessions(entries) => report.sessions.extend(entries),
+                    ToSupervisor::Handshakes(counters) => report.handshakes = counters,
                     other => others.push(other),
                 }
             }
         }
         self.waiting = others;
-        totals
+        Some(Report { totals: totals?, ..report })
     }
 
     /// The messages that have come, each of them understood.
@@ -266,7 +289,7 @@ impl Carrier {
 
     /// Remembers what concerns the worker alone, and refuses what cannot be.
     fn judge(&mut self, message: ToSupervisor) -> Result<ToSupervisor, Misbehaviour> {
-        if !self.allowance.allows(&message) {
+        if !self.allowance.allows(&message, Instant::now()) {
             return Err(Misbehaviour::TooMuch);
         }
         Ok(match message {
@@ -281,17 +304,31 @@ impl Carrier {
                 ToSupervisor::Traffic(totals)
             }
             ToSupervisor::PathLearned { peer, path } => {
-                let is_known = usize::from(peer) < self.peers && path.socket() < self.sockets;
-                if !is_known || !path.can_be_sender() {
+                if usize::from(peer) >= self.peers || !self.can_be(path) {
                     return Err(Misbehaviour::Path);
                 }
                 ToSupervisor::PathLearned { peer, path }
             }
+            ToSupervisor::Roamed(roamed) => {
+                if !roamed.iter().all(|(_, path)| self.can_be(*path)) {
+                    return Err(Misbehaviour::Path);
+                }
+                ToSupervisor::Roamed(roamed)
+            }
             ToSupervisor::Ended(Ending::Failed { text }) => {
                 ToSupervisor::Ended(Ending::Failed { text: legible(&text) })
             }
-            ToSupervisor::Started | ToSupervisor::Ended(Ending::DeviceGone) => message,
+            ToSupervisor::Started
+            | ToSupervisor::Unanswered(_)
+            | ToSupervisor::Sessions(_)
+            | ToSupervisor::Handshakes(_)
+            | ToSupervisor::Ended(Ending::DeviceGone) => message,
         })
+    }
+
+    /// Whether a peer can have been heard of there.
+    fn can_be(&self, path: PathEntry) -> bool {
+        path.socket() < self.sockets && path.can_be_sender()
     }
 
     /// Waits for the end of a worker that has hung up, and kills it if that does not come; how it ended.
@@ -341,26 +378,69 @@ struct Allowance {
     traffic: usize,
     /// For each peer once, and again when they are replaced.
     paths: usize,
+    /// As many as it takes to tell of all peers, as often as `traffic`.
+    sessions: usize,
+    /// As many as it takes to tell of all peers twice, every second.
+    news: usize,
+    /// When there was more of `news` last.
+    since: Instant,
+    peers: usize,
 }
 
 impl Allowance {
-    fn for_peers(paths: usize) -> Self {
-        Self { confined: 1, started: 1, ended: 1, traffic: 1, paths }
+    fn for_peers(peers: usize, now: Instant) -> Self {
+        Self {
+            confined: 1,
+            started: 1,
+            ended: 1,
+            traffic: 1,
+            paths: peers,
+            sessions: messages(peers),
+            news: NEWS_AHEAD * messages(peers),
+            since: now,
+            peers,
+        }
     }
 
-    /// Whether it may say that, which it may once less then.
-    fn allows(&mut self, message: &ToSupervisor) -> bool {
+    fn replace_peers(&mut self, peers: usize) {
+        self.peers = peers;
+        self.paths += peers;
+        self.sessions += messages(peers);
+    }
+
+    fn expect_report(&mut self) {
+        self.traffic += 1;
+        self.sessions += messages(self.peers);
+    }
+
+    /// Whether it may say that `now`, which it may once less then.
+    fn allows(&mut self, message: &ToSupervisor, now: Instant) -> bool {
+        let most = NEWS_AHEAD * messages(self.peers);
+        let seconds = now.duration_since(self.since).as_secs();
+        self.since += Duration::from_secs(seconds);
+        let more = usize::try_from(seconds).unwrap_or(usize::MAX).saturating_mul(2);
+        self.news = self.news.saturating_add(more.saturating_mul(messages(self.peers))).min(most);
         let left = match message {
             ToSupervisor::Confined(_) => &mut self.confined,
             ToSupervisor::Started => &mut self.started,
             ToSupervisor::Ended(_) => &mut self.ended,
             ToSupervisor::Traffic(_) => &mut self.traffic,
             ToSupervisor::PathLearned { .. } => &mut self.paths,
+            ToSupervisor::Sessions(_) | ToSupervisor::Handshakes(_) => &mut self.sessions,
+            ToSupervisor::Roamed(_) | ToSupervisor::Unanswered(_) => &mut self.news,
         };
         let allowed = *left > 0;
         *left = left.saturating_sub(1);
         allowed
     }
+}
+
+/// How many seconds' news may come at once.
+const NEWS_AHEAD: usize = 8;
+
+/// How many messages it takes to tell of so many peers, and of what is theirs together.
+fn messages(peers: usize) -> usize {
+    peers.div_ceil(PEERS_A_MESSAGE) + 1
 }
 
 /// A worker says what none says.
@@ -411,19 +491,32 @@ mod tests {
 
     #[test]
     fn a_worker_says_no_more_than_it_was_asked() {
-        let mut allowance = Allowance::for_peers(2);
+        let now = Instant::now();
+        let mut allowance = Allowance::for_peers(2, now);
         let path: Path =
             Path { socket: SocketIndex(0), remote: "10.0.0.2:4740".parse().unwrap(), local: None };
-        let learned = || ToSupervisor::PathLearned { peer: 0, path: path.into() };
-        assert!(allowance.allows(&learned()) && allowance.allows(&learned()));
-        assert!(!allowance.allows(&learned()));
+        let mut allows = |message: &ToSupervisor| allowance.allows(message, now);
+        let learned = ToSupervisor::PathLearned { peer: 0, path: path.into() };
+        assert!(allows(&learned) && allows(&learned) && !allows(&learned));
         let traffic = ToSupervisor::Traffic(Totals::default());
-        assert!(allowance.allows(&traffic) && !allowance.allows(&traffic));
-        allowance.traffic += 1;
-        assert!(allowance.allows(&traffic) && !allowance.allows(&traffic));
+        assert!(allows(&traffic) && !allows(&traffic));
         for once in [ToSupervisor::Started, ToSupervisor::Ended(Ending::DeviceGone)] {
-            assert!(allowance.allows(&once) && !allowance.allows(&once));
+            assert!(allows(&once) && !allows(&once));
         }
+        allowance.expect_report();
+        assert!(allowance.allows(&traffic, now) && !allowance.allows(&traffic, now));
+    }
+
+    #[test]
+    fn a_worker_has_news_every_second() {
+        let now = Instant::now();
+        let mut allowance = Allowance::for_peers(2, now);
+        let news = ToSupervisor::Unanswered(Vec::new());
+        let mut allowed = |at| (0..100).filter(|_| allowance.allows(&news, at)).count();
+        assert_eq!(allowed(now), 2 * NEWS_AHEAD);
+        assert_eq!(allowed(now + Duration::from_millis(999)), 0);
+        assert_eq!(allowed(now + Duration::from_secs(2)), 8);
+        assert_eq!(allowed(now + Duration::from_secs(1000)), 2 * NEWS_AHEAD);
     }
 
     #[test]

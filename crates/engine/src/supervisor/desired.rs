@@ -31,7 +31,7 @@ pub(super) struct Circumstances {
 pub(super) fn desired(config: &Config, circumstances: &Circumstances) -> plan::Desired {
     let network = &config.network;
     let own = families(config);
-    let default_route = both(network.default_route, own);
+    let default_route = config.default_families();
     let forward = both(network.forward, forwarded(config, own));
     plan::Desired {
         tunnel: config.name.clone(),
@@ -67,7 +67,7 @@ pub(super) fn is_inside(config: &Config, address: IpAddr) -> bool {
 
 /// Whether all of IPv4 goes through the tunnel, and nothing of IPv6.
 pub(super) fn leaks_ipv6(config: &Config) -> bool {
-    let default_route = both(config.network.default_route, families(config));
+    let default_route = config.default_families();
     default_route.v4 && !default_route.v6
 }
 
@@ -78,7 +78,7 @@ pub(super) fn has_ipv6() -> bool {
 
 /// Says what does not go through a tunnel that takes the default route.
 pub(super) fn warn_of_leaks(config: &Config) {
-    let Families { v4, v6 } = both(config.network.default_route, families(config));
+    let Families { v4, v6 } = config.default_families();
     let device = &config.device.name;
     if leaks_ipv6(config) && has_ipv6() {
         if config.network.ipv6_beside {
@@ -135,7 +135,8 @@ fn translation(translate: &Translate) -> Translation {
 /// the device makes on-link needs no route of its own.
 fn routes(config: &Config) -> Vec<IpNet> {
     let mut routes: Vec<IpNet> = Vec::new();
-    for &route in config.network.routes.iter().chain(allowed(config)) {
+    let allowed = allowed(config).filter(|_| config.network.allowed_ips_routed);
+    for &route in config.network.routes.iter().chain(allowed) {
         let is_on_link =
             config.device.addresses.iter().any(|address| on_link(address).contains(&route));
         if !is_on_link && !routes.contains(&route) {

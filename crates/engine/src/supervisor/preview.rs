@@ -51,6 +51,7 @@ pub fn preview(config: &Config) -> Result<Preview, TunnelError> {
             &underlay::listen(config),
             &remotes,
             content(config.device.mode),
+            super::encapsulation(config),
             device,
         )?,
     };

@@ -4,21 +4,17 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-use device::Mode;
-use ipnet::{Ipv4Net, Ipv6Net};
 use netlink::Socket as Netlink;
-use proto::mtu::Content;
-use proto::{InnerMtu, OuterMtu, Path, Peer, PeerTable, SocketIndex};
+use proto::mtu::{Content, Encapsulation};
+use proto::{InnerMtu, OuterMtu, Path, SocketIndex};
 use thiserror::Error;
 use transport::udp::{BindError, Options, UdpSocket};
 
-use crate::config::{Config, Endpoint, Host};
+use super::members::Members;
+use crate::config::{Config, Endpoint, Host, Security};
 
 /// What Ethernet carries, where nothing better is known.
 const ETHERNET: OuterMtu = OuterMtu(1500);
-
-const EVERY_IPV4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
-const EVERY_IPV6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
 
 /// The network below is not as the configuration needs it.
 #[derive(Debug, Error)]
@@ -92,42 +88,57 @@ pub(super) fn listen(config: &Config) -> Vec<SocketAddr> {
 }
 
 /// Opens the sockets of `config` and finds the way to each peer.
-pub(super) fn open(config: &Config) -> Result<(Vec<UdpSocket>, PeerTable), UnderlayError> {
+pub(super) fn open(config: &Config) -> Result<(Vec<UdpSocket>, Members), UnderlayError> {
     let remotes = remotes(config)?;
-    let known: Vec<_> = remotes.iter().flatten().copied().collect();
-    let sockets = bind(&listen(config), &known)?;
-    let mut peers = Vec::new();
-    for (peer, remote) in config.peers.iter().zip(remotes) {
-        let path = match remote {
-            Some(remote) => {
-                let socket = socket_for(&sockets, &peer.name, remote)?;
-                Some(Path { socket, remote, local: None })
-            }
-            None => None,
-        };
-        let allowed_ips = match config.device.mode {
-            Mode::Tun => peer.allowed_ips.clone(),
-            // Frames are not routed by address: the only peer gets all of them.
-            Mode::Tap => vec![EVERY_IPV4.into(), EVERY_IPV6.into()],
-        };
-        peers.push(Peer { name: peer.name.clone(), path, allowed_ips });
-    }
-    Ok((sockets, PeerTable::new(peers)))
+    let sockets = bind(config, &remotes)?;
+    let peers = Members::new(config, |place, peer| {
+        let remote = remotes.get(place).copied().flatten();
+        remote.map(|remote| way(&sockets, &peer.name, remote)).transpose()
+    })?;
+    Ok((sockets, peers))
 }
 
-/// Opens the sockets to listen on; without any, one on a free port for each family of `remotes`.
-fn bind(listen: &[SocketAddr], remotes: &[SocketAddr]) -> Result<Vec<UdpSocket>, UnderlayError> {
-    let any = remotes.iter().map(|remote| match remote {
+/// The way to a peer at `remote`, before it has spoken.
+pub(super) fn way(
+    sockets: &[UdpSocket],
+    peer: &str,
+    remote: SocketAddr,
+) -> Result<Path, UnderlayError> {
+    Ok(Path { socket: socket_for(sockets, peer, remote)?, remote, local: None })
+}
+
+/// Opens the sockets to listen on. Without any, one on a free port for each family of `remotes`; with security, for
+/// both families, since a peer may come from anywhere.
+fn bind(config: &Config, remotes: &[Option<SocketAddr>]) -> Result<Vec<UdpSocket>, UnderlayError> {
+    let listen = listen(config);
+    if listen.is_empty() && config.local.security == Security::Wireguard {
+        return Ok(bind_both(0, config.local.fwmark)?);
+    }
+    let any = remotes.iter().flatten().map(|remote| match remote {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     });
     let addresses: BTreeSet<_> =
         if listen.is_empty() { any.collect() } else { listen.iter().copied().collect() };
-    let options = Options::default();
-    Ok(addresses
-        .into_iter()
-        .map(|address| UdpSocket::bind(address, &options))
-        .collect::<Result<_, _>>()?)
+    Ok(bind_all(addresses, config.local.fwmark)?)
+}
+
+/// Opens a socket for each address.
+pub(super) fn bind_all(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    mark: Option<u32>,
+) -> Result<Vec<UdpSocket>, BindError> {
+    let options = Options { mark, ..Options::default() };
+    addresses.into_iter().map(|address| UdpSocket::bind(address, &options)).collect()
+}
+
+/// Opens a socket for each family, if possible on the same port. A host without IPv6 has one.
+fn bind_both(port: u16, mark: Option<u32>) -> Result<Vec<UdpSocket>, BindError> {
+    let v4 = bind_all([SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))], mark)?;
+    let same = v4.first().map_or(port, |socket| socket.local_addr().port());
+    let v6 = |port| bind_all([SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))], mark);
+    let v6 = v6(same).or_else(|_| v6(0)).unwrap_or_default();
+    Ok(v4.into_iter().chain(v6).collect())
 }
 
 /// The first socket that can reach `remote`.
@@ -153,11 +164,16 @@ pub(super) fn inner_mtu(
     listening: &[SocketAddr],
     remotes: &[Option<SocketAddr>],
     content: Content,
+    encapsulation: Encapsulation,
     device: &str,
 ) -> Result<InnerMtu, netlink::Error> {
     let mut smallest: Option<InnerMtu> = None;
-    let mut consider = |outer: OuterMtu, remote| {
-        let inner = outer.inner(remote, content);
+    // A peer with a session may move to the other family, with its longer header.
+    let moves = encapsulation == Encapsulation::Sealed && listening.iter().any(SocketAddr::is_ipv6);
+    let any = if moves { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
+    let mut consider = |outer: OuterMtu, remote: IpAddr| {
+        let remote = if moves { any } else { remote };
+        let inner = outer.inner(remote, content, encapsulation);
         smallest = Some(smallest.map_or(inner, |smallest| smallest.min(inner)));
     };
     for remote in remotes {
@@ -170,7 +186,7 @@ pub(super) fn inner_mtu(
             }
         }
     }
-    Ok(smallest.unwrap_or_else(|| ETHERNET.inner(IpAddr::V4(Ipv4Addr::UNSPECIFIED), content)))
+    Ok(smallest.unwrap_or_else(|| ETHERNET.inner(any, content, encapsulation)))
 }
 
 /// What the way to `remote` carries: the route's MTU, or that of its link.

@@ -5,19 +5,19 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
-use arc_swap::ArcSwap;
 use device::Queue;
-use proto::{PeerTable, SocketIndex};
+use proto::SocketIndex;
 use rustix::io::Errno;
 use transport::udp::UdpSocket;
 
 use super::egress::Egress;
 use super::ingress::Ingress;
-use super::lane::{Ended, Lane, Shared};
-use super::notice::{Notice, Notices};
+use super::lane::{Ended, Lane, Peers, Shared};
+use super::slow_path::SlowPath;
 use super::stop::Stop;
 use super::thread::LaneThread;
 use crate::channel::message::Setup;
@@ -37,8 +37,20 @@ pub(super) enum CrewError {
     },
 }
 
+/// What the threads and the first one have in common.
+#[derive(Clone)]
+pub(super) struct Common {
+    /// Who the peers are.
+    pub(super) peers: Peers,
+    /// The largest inner packet, in octets.
+    pub(super) mtu: Arc<AtomicUsize>,
+    /// The way to the first thread.
+    pub(super) slow_path: Arc<SlowPath>,
+}
+
 /// The threads that carry the packets of a device.
 pub(super) struct Crew {
+    sockets: Arc<[UdpSocket]>,
     stop: Arc<Stop>,
     gate: Arc<Barrier>,
     threads: Vec<JoinHandle<Ended>>,
@@ -53,20 +65,21 @@ impl Crew {
     pub(super) fn gather(
         setup: &Setup,
         mut descriptors: Vec<OwnedFd>,
-        peers: &Arc<ArcSwap<PeerTable>>,
-        notices: &Arc<Notices>,
+        common: Common,
     ) -> Result<Self, CrewError> {
         let sockets = descriptors.split_off(setup.queues.min(descriptors.len()));
         let queues = queues(descriptors)?;
         let shared = Shared {
             mode: setup.mode,
             sockets: adopt_sockets(setup, sockets)?,
-            peers: Arc::clone(peers),
+            peers: common.peers,
+            mtu: common.mtu,
             counters: Arc::default(),
             stop: Arc::new(Stop::new().map_err(failed("make an eventfd"))?),
-            notices: Arc::clone(notices),
+            slow_path: common.slow_path,
         };
         let mut crew = Self {
+            sockets: Arc::clone(&shared.sockets),
             stop: Arc::clone(&shared.stop),
             gate: Arc::new(Barrier::new(queues.len() + 1)),
             threads: Vec::new(),
@@ -76,7 +89,7 @@ impl Crew {
         for (place, lanes) in crew.lanes(setup, &shared, &queues).into_iter().enumerate() {
             let thread = LaneThread::new(lanes, Arc::clone(&shared.stop), setup.busy_poll);
             let thread = thread.map_err(failed("make an epoll descriptor"))?;
-            crew.spawn(format!("queue-{place}"), thread, notices)
+            crew.spawn(format!("queue-{place}"), thread, &shared.slow_path)
                 .map_err(failed("start a thread"))?;
         }
         crew.gate.wait();
@@ -86,6 +99,11 @@ impl Crew {
     /// Opens the gate.
     pub(super) fn begin(&self) {
         self.gate.wait();
+    }
+
+    /// The sockets that the threads serve.
+    pub(super) fn sockets(&self) -> &[UdpSocket] {
+        &self.sockets
     }
 
     /// How a thread came to its end by itself, if one did.
@@ -130,9 +148,9 @@ impl Crew {
         &mut self,
         name: String,
         thread: LaneThread,
-        notices: &Arc<Notices>,
+        slow_path: &Arc<SlowPath>,
     ) -> io::Result<()> {
-        let (gate, farewell) = (Arc::clone(&self.gate), Farewell(Arc::clone(notices)));
+        let (gate, farewell) = (Arc::clone(&self.gate), Farewell(Arc::clone(slow_path)));
         let work = move || {
             let _farewell = farewell;
             // Once to say that it is here, and once to wait for the gate to open.
@@ -146,11 +164,11 @@ impl Crew {
 }
 
 /// Says that a thread ends, in whatever way.
-struct Farewell(Arc<Notices>);
+struct Farewell(Arc<SlowPath>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        self.0.send(Notice::ThreadEnded);
+        self.0.wake();
     }
 }
 

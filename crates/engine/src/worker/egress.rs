@@ -3,27 +3,31 @@
 //! # Theory of operation
 //!
 //! One lane a queue, run to completion. One read yields one packet or super-packet; its segments
-//! are written straight into the send batch of the socket that the peer's path names, and the batch
-//! leaves in one system call. A batch leaves when it holds some super-packets' worth of octets,
-//! when it is full, or when the device has nothing more to read. So a lone packet leaves
+//! are written straight into the send batch of the socket that the peer's path names, as they are ([`plain`]) or sealed
+//! ([`sealed`]), and the batch leaves in one system call. A batch leaves when it holds some super-packets'
+//! worth of octets, when it is full, or when the device has nothing more to read. So a lone packet leaves
 //! at once, and a flood of small ones leaves in trains.
 //!
 //! Bounds: one read buffer, and one batch a socket. When the socket cannot take more, its thread
 //! waits for it, and the device's own queue fills and drops: back-pressure where the kernel can see it.
+
+mod plain;
+mod sealed;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use device::{MAX_PACKET, Queue};
-use proto::{DropReason, PeerTable, inner};
+use proto::{DropReason, Path};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use transport::udp::{Destination, LocalAddr, SendBatch, UdpSocket};
-use wire::offload;
 use wire::virtio::VirtioNetHdr;
 
-use super::lane::{Ended, Shared, Turn, content, link_layer};
+use self::plain::Plain;
+use self::sealed::Sealed;
+use super::lane::{Ended, Peers, Shared, Turn};
 use super::stop::Wake;
 
 /// A batch with this many octets leaves without looking for more.
@@ -37,21 +41,30 @@ const ENOUGH_OCTETS: usize = 160 * 1024;
 const PACKETS_A_TURN: usize = 128;
 
 pub(crate) struct Egress {
-    shared: Shared,
-    peers: arc_swap::Cache<Arc<arc_swap::ArcSwap<PeerTable>>, Arc<PeerTable>>,
     queue: Arc<Queue>,
-    batches: Vec<SendBatch>,
+    encapsulation: Encapsulation,
+    outlet: Outlet,
     buffer: Box<[u8]>,
+}
+
+/// How packets become datagrams.
+enum Encapsulation {
+    Plain(Plain),
+    Sealed(Sealed),
 }
 
 impl Egress {
     pub(crate) fn new(shared: Shared, queue: Arc<Queue>) -> Self {
+        let encapsulation = match &shared.peers {
+            Peers::Plain(peers) => Encapsulation::Plain(Plain::new(peers)),
+            Peers::Sealed { directory, .. } => Encapsulation::Sealed(Sealed::new(directory)),
+        };
+        let batches = shared.sockets.iter().map(|_| SendBatch::new()).collect();
         Self {
-            peers: arc_swap::Cache::new(Arc::clone(&shared.peers)),
             queue,
-            batches: shared.sockets.iter().map(|_| SendBatch::new()).collect(),
+            encapsulation,
+            outlet: Outlet { shared, batches },
             buffer: vec![0; MAX_PACKET].into_boxed_slice(),
-            shared,
         }
     }
 
@@ -62,6 +75,9 @@ impl Egress {
 
     /// Carries what the device has, up to one batch.
     pub(crate) fn turn(&mut self) -> Result<Turn, Ended> {
+        if let Encapsulation::Sealed(sealed) = &mut self.encapsulation {
+            sealed.tell_time();
+        }
         for read in 0..PACKETS_A_TURN {
             match self.queue.recv(&mut self.buffer) {
                 Ok(received) => {
@@ -70,12 +86,12 @@ impl Egress {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.flush();
+                    self.outlet.flush();
                     return Ok(if read == 0 { Turn::Idle } else { Turn::Drained });
                 }
                 // A header that the kernel should not have written; the packet is consumed.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    self.shared.counters.dropped(DropReason::Malformed, 1);
+                    self.outlet.shared.counters.dropped(DropReason::Malformed, 1);
                 }
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::BADFD) => {
                     return Err(Ended::DeviceGone);
@@ -83,46 +99,60 @@ impl Egress {
                 Err(error) => return Err(Ended::Failed(error)),
             }
         }
-        self.flush();
+        self.outlet.flush();
         Ok(Turn::More)
     }
 
     /// Writes the segments of the packet in the buffer into a batch; whether the batch has left.
     fn carry(&mut self, header: VirtioNetHdr, len: usize) -> bool {
-        let content = content(self.shared.mode);
         let Some(packet) = self.buffer.get_mut(..len) else { return false };
-        let path = match inner::route(self.peers.load(), content, packet) {
-            Ok(path) => *path,
+        let outlet = &mut self.outlet;
+        let carried = match &mut self.encapsulation {
+            Encapsulation::Plain(plain) => plain.carry(header, packet, outlet),
+            Encapsulation::Sealed(sealed) => sealed.carry(header, packet, outlet),
+        };
+        match carried {
+            Ok(path) => path.is_some_and(|path| outlet.leave(&path)),
             Err(reason) => {
-                self.shared.counters.dropped(reason, 1);
-                return false;
+                outlet.shared.counters.dropped(reason, 1);
+                false
             }
-        };
-        let destination = Destination {
-            remote: path.remote,
-            local: path.local.map(|local| LocalAddr { ip: local.ip, interface: local.interface }),
-        };
-        let Ok(mut segments) = offload::segment(link_layer(self.shared.mode), header, packet)
-        else {
-            self.shared.counters.dropped(DropReason::Malformed, 1);
-            return false;
-        };
-        let batch = &mut self.batches[path.socket.0];
-        let socket = &self.shared.sockets[path.socket.0];
-        while let Some(segment) = segments.next() {
-            if batch.reserve(segment.len()).is_none() {
-                transmit(&self.shared, socket, batch);
-            }
-            let Some(room) = batch.reserve(segment.len()) else {
-                self.shared.counters.dropped(DropReason::TooLong, 1);
-                continue;
-            };
-            room.copy_from_slice(segment);
-            batch.commit(segment.len(), &destination);
         }
+    }
+}
+
+/// The way onto the wire: a batch for each socket.
+struct Outlet {
+    shared: Shared,
+    batches: Vec<SendBatch>,
+}
+
+impl Outlet {
+    /// Writes a datagram of up to `len` octets by `write`, which says how many it has; `path` leads to where it goes.
+    #[inline]
+    fn datagram(
+        &mut self,
+        path: &Path,
+        destination: &Destination,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> bool {
+        let batch = &mut self.batches[path.socket.0];
+        if batch.reserve(len).is_none() {
+            transmit(&self.shared, &self.shared.sockets[path.socket.0], batch);
+        }
+        let Some(written) = batch.reserve(len).and_then(write) else { return false };
+        batch.commit(written, destination);
+        true
+    }
+
+    /// Sends the batch of `path` if it holds enough; whether it did.
+    #[inline]
+    fn leave(&mut self, path: &Path) -> bool {
+        let batch = &mut self.batches[path.socket.0];
         let leaves = batch.octets() >= ENOUGH_OCTETS || batch.is_full();
         if leaves {
-            transmit(&self.shared, socket, batch);
+            transmit(&self.shared, &self.shared.sockets[path.socket.0], batch);
         }
         leaves
     }
@@ -135,6 +165,12 @@ impl Egress {
             }
         }
     }
+}
+
+/// Where a path leads, for the transport.
+pub(super) fn destination(path: &Path) -> Destination {
+    let local = path.local.map(|local| LocalAddr { ip: local.ip, interface: local.interface });
+    Destination { remote: path.remote, local }
 }
 
 /// Sends a batch, waiting while the socket cannot take more.

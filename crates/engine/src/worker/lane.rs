@@ -6,17 +6,19 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use device::Mode;
 use proto::PeerTable;
+use proto::directory::Directory;
 use proto::mtu::Content;
 use transport::udp::UdpSocket;
 use wire::offload::LinkLayer;
 
 use super::egress::Egress;
 use super::ingress::Ingress;
-use super::notice::{Notice, Notices};
+use super::slow_path::SlowPath;
 use super::stop::Stop;
 use crate::metrics::Counters;
 
@@ -66,20 +68,36 @@ impl Lane {
     }
 }
 
+/// Who the peers are, and how packets travel to them.
+#[derive(Clone)]
+pub(crate) enum Peers {
+    /// As they are.
+    Plain(Arc<ArcSwap<PeerTable>>),
+    /// In sessions.
+    Sealed {
+        /// The sessions.
+        directory: Arc<ArcSwap<Directory>>,
+        /// Whether peers may send what WireGuard does not know.
+        extensions: bool,
+    },
+}
+
 /// What every lane gets.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) mode: Mode,
     pub(crate) sockets: Arc<[UdpSocket]>,
-    pub(crate) peers: Arc<ArcSwap<PeerTable>>,
+    pub(crate) peers: Peers,
+    pub(crate) mtu: Arc<AtomicUsize>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Arc<Stop>,
-    pub(crate) notices: Arc<Notices>,
+    pub(crate) slow_path: Arc<SlowPath>,
 }
 
 impl Shared {
-    pub(crate) fn notify(&self, notice: Notice) {
-        self.notices.send(notice);
+    /// The largest inner packet, in octets.
+    pub(crate) fn mtu(&self) -> usize {
+        self.mtu.load(Ordering::Relaxed)
     }
 }
 

@@ -14,10 +14,9 @@ use std::net::IpAddr;
 use device::Mode;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::super::draft::{At, DeviceDraft, Draft, Format, NetworkDraft, PeerDraft};
 use super::super::error::Problems;
-use super::super::section::{DeviceDraft, Draft, NetworkDraft, PeerDraft};
-use super::super::table::At;
-use super::super::{InterfaceAddress, Network, Translate};
+use super::super::{InterfaceAddress, Network, Translate, owns};
 use super::{located, refuse_repeats};
 
 /// The longest prefix that a default route has: it is made of the two halves of a family.
@@ -26,7 +25,11 @@ const HALF: u8 = 1;
 /// Reports what is wrong in `[network]`, on its own and with the rest of the file.
 pub(super) fn check(draft: &Draft, problems: &mut Problems<'_>) {
     let Draft { device, network, peers, .. } = draft;
-    check_repeats(network, problems);
+    check_repeats(draft, problems);
+    if draft.format == Format::Conf {
+        // That knows none of the other keys, and says with prefixes what a default route takes.
+        return check_everything(draft, problems);
+    }
     check_routes(network, device, problems);
     check_default_route(network, device, peers, problems);
     check_ipv6_beside(network, device, problems);
@@ -45,6 +48,7 @@ pub(super) fn finish(network: NetworkDraft) -> Network {
     };
     Network {
         routes: network.routes.into_values(),
+        allowed_ips_routed: network.allowed_ips_routed,
         default_route: is_wanted(network.default_route).is_some(),
         exclude: network.exclude.into_values(),
         ipv6_beside: is_wanted(network.ipv6_beside).is_some(),
@@ -59,13 +63,14 @@ pub(super) fn finish(network: NetworkDraft) -> Network {
     }
 }
 
-fn check_repeats(network: &NetworkDraft, problems: &mut Problems<'_>) {
+fn check_repeats(Draft { network, format, .. }: &Draft, problems: &mut Problems<'_>) {
+    let words = format.words();
     let NetworkDraft { place, routes, exclude, dns, dns_search, .. } = network;
     refuse_repeats(located(place, &routes.items), problems, |it| format!("routes \"{it}\""));
     refuse_repeats(located(place, &exclude.items), problems, |it| format!("exclude \"{it}\""));
-    refuse_repeats(located(place, &dns.items), problems, |it| format!("dns \"{it}\""));
+    refuse_repeats(located(place, &dns.items), problems, |it| format!("{} \"{it}\"", words.dns));
     refuse_repeats(located(place, &dns_search.items), problems, |it| {
-        format!("dns-search \"{it}\"")
+        format!("{} \"{it}\"", words.dns_search)
     });
 }
 
@@ -123,6 +128,36 @@ fn check_default_route(
     }
 }
 
+/// In wg-quick's format a prefix of length 0 is a default route of its family, for which the device needs an
+/// address of that family; without one of IPv6, a default route of IPv4 blocks IPv6.
+fn check_everything(draft: &Draft, problems: &mut Problems<'_>) {
+    let Draft { device, network, peers, format, .. } = draft;
+    if is_wanted(network.default_route).is_none() {
+        return;
+    }
+    let words = format.words();
+    let takes_ipv4 = peers.iter().any(|peer| everything(peer).any(|it| it.value.addr().is_ipv4()));
+    let blocks_ipv6 = takes_ipv4 && has(device, Family::V4);
+    for peer in peers {
+        for At { offset, value: prefix } in everything(peer) {
+            let family = Family::of(prefix.addr());
+            if lacks(device, family) && !(family == Family::V6 && blocks_ipv6) {
+                let (place, key, addresses) = (&peer.place, words.allowed_ips, words.addresses);
+                let message = format!(
+                    "{place}{key} \"{prefix}\" takes all of {family}, but [Interface] has no {family} \
+                     {addresses}"
+                );
+                problems.push(*offset, message);
+            }
+        }
+    }
+}
+
+/// The prefixes of length 0 of a peer.
+fn everything(peer: &PeerDraft) -> impl Iterator<Item = &At<IpNet>> {
+    peer.allowed_ips.items.iter().filter(|prefix| prefix.value.prefix_len() == 0)
+}
+
 /// Whether the peers together own all addresses of a family, as far as they are known.
 fn is_owned(family: Family, peers: &[PeerDraft]) -> bool {
     let complete =
@@ -132,8 +167,7 @@ fn is_owned(family: Family, peers: &[PeerDraft]) -> bool {
         return true;
     }
     let prefixes = peers.iter().flat_map(|peer| &peer.allowed_ips.items).map(|item| item.value);
-    let prefixes: Vec<_> = prefixes.filter(|it| Family::of(it.addr()) == family).collect();
-    IpNet::aggregate(&prefixes).contains(&family.everything())
+    owns(family.everything(), prefixes)
 }
 
 fn check_ipv6_beside(network: &NetworkDraft, device: &DeviceDraft, problems: &mut Problems<'_>) {

@@ -72,6 +72,7 @@ dns = ["192.0.2.53", "fd00:7::53"]
 dns-search = ["Home.Example.", "lan"]"#
         ),
         Network {
+            allowed_ips_routed: true,
             routes: nets(&["198.18.0.0/15"]),
             default_route: true,
             exclude: nets(&["10.0.0.0/8", "fd01::/16"]),

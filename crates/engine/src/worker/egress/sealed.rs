@@ -1,0 +1,166 @@
+//! Packets sealed by the session with their peer.
+//!
+//! A segment is sealed from where it stands in the read buffer into the send batch: one pass, no copy. A packet for a
+//! peer that has no session goes the slow path, which makes one.
+//!
+//! A peer of the same kind takes packets whose checksum is not complete, since nobody can have changed
+//! them; then none is taken here. Frames need such a peer, and a first octet that says so.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use device::Mode;
+use proto::directory::Directory;
+use proto::keypair::Keypair;
+use proto::session::Sent;
+use proto::time::Instant;
+use proto::{DropReason, Path, PeerIndex};
+use wire::frame::{self, Features, Kind};
+use wire::message::{DATA_OVERHEAD, PADDING};
+use wire::offload::{self, Segments};
+use wire::virtio::VirtioNetHdr;
+
+use super::{Outlet, destination};
+use crate::worker::clock;
+use crate::worker::lane::{Shared, content, link_layer};
+use crate::worker::slow_path::Full;
+
+/// Who the peers are, and the sessions with them.
+pub(super) struct Sealed {
+    directory: Cache<Arc<ArcSwap<Directory>>, Arc<Directory>>,
+    now: Instant,
+    /// Room for a frame with its first octet.
+    frame: Vec<u8>,
+}
+
+impl Sealed {
+    pub(super) fn new(directory: &Arc<ArcSwap<Directory>>) -> Self {
+        Self { directory: Cache::new(Arc::clone(directory)), now: clock::now(), frame: Vec::new() }
+    }
+
+    /// Looks at the clock, once a turn.
+    pub(super) fn tell_time(&mut self) {
+        self.now = clock::now();
+    }
+
+    /// Seals the segments of a packet into a batch; the path that they take, unless they wait for one.
+    pub(super) fn carry(
+        &mut self,
+        header: VirtioNetHdr,
+        packet: &mut [u8],
+        outlet: &mut Outlet,
+    ) -> Result<Option<Path>, DropReason> {
+        let mode = outlet.shared.mode;
+        let directory = self.directory.load();
+        let peer = directory.routing.route(content(mode), packet)?;
+        let session = directory.session(peer).ok_or(DropReason::NoPeer)?;
+        let way = session.path().zip(session.sealing(self.now));
+        let Some((path, keypair)) = way.filter(|(_, keypair)| is_agreed(mode, keypair)) else {
+            return stage(peer, header, packet, &outlet.shared).map(|()| None);
+        };
+        let unchecked = mode == Mode::Tun && keypair.features().contains(Features::UNCHECKED);
+        let segments = match unchecked {
+            true => offload::segment_unchecked(header, packet),
+            false => offload::segment(link_layer(mode), header, packet),
+        };
+        let segments = segments.map_err(|_| DropReason::Malformed)?;
+        let count = segments.count();
+        let counter = keypair.reserve(count).ok_or(DropReason::NoSession)?;
+        let mut sealing = Sealing { keypair: &keypair, path: &path, counter, octets: 0 };
+        match mode {
+            Mode::Tun => sealing.packets(segments, outlet),
+            Mode::Tap => sealing.frames(segments, &mut self.frame, outlet),
+        }
+        if session.sent(self.now, &keypair, count, sealing.octets, Sent::Data) {
+            outlet.shared.slow_path.look(peer);
+        }
+        Ok(Some(path))
+    }
+}
+
+/// Whether the peer takes what a device of `mode` hands out: frames only if it has said so, and only with a cipher that
+/// is allowed.
+#[inline]
+fn is_agreed(mode: Mode, keypair: &Keypair) -> bool {
+    keypair.may_carry_data()
+        && (mode == Mode::Tun || keypair.features().contains(Features::ETHERNET))
+}
+
+/// The sealing of one packet's segments.
+struct Sealing<'a> {
+    keypair: &'a Keypair,
+    path: &'a Path,
+    counter: u64,
+    octets: usize,
+}
+
+impl Sealing<'_> {
+    fn packets(&mut self, mut segments: Segments<'_>, outlet: &mut Outlet) {
+        let mtu = outlet.shared.mtu();
+        let destination = destination(self.path);
+        while let Some(segment) = segments.next() {
+            // A checksum that is to stand in the first octet would make a control frame of a packet.
+            if !matches!(frame::kind(segment), Kind::Packet | Kind::Unchecked) {
+                outlet.shared.counters.dropped(DropReason::Malformed, 1);
+                self.counter += 1;
+                continue;
+            }
+            self.seal(segment, padding(segment.len(), mtu), &destination, outlet);
+        }
+    }
+
+    /// Frames are not padded: their length stands nowhere else.
+    fn frames(&mut self, mut segments: Segments<'_>, room: &mut Vec<u8>, outlet: &mut Outlet) {
+        let destination = destination(self.path);
+        while let Some(segment) = segments.next() {
+            room.clear();
+            room.push(frame::ETHERNET);
+            room.extend_from_slice(segment);
+            self.seal(room, 0, &destination, outlet);
+        }
+    }
+
+    #[inline]
+    fn seal(
+        &mut self,
+        plaintext: &[u8],
+        padding: usize,
+        destination: &transport::udp::Destination,
+        outlet: &mut Outlet,
+    ) {
+        let len = DATA_OVERHEAD + plaintext.len() + padding;
+        let (keypair, counter) = (self.keypair, self.counter);
+        let written = outlet.datagram(self.path, destination, len, |room| {
+            keypair.seal(counter, plaintext, padding, room)
+        });
+        if written {
+            self.octets += len;
+        } else {
+            outlet.shared.counters.dropped(DropReason::TooLong, 1);
+        }
+        self.counter += 1;
+    }
+}
+
+/// Octets of zeros behind a packet, so that its length tells less; none beyond the MTU (`calculate_skb_padding` in
+/// drivers/net/wireguard/send.c).
+#[inline]
+fn padding(len: usize, mtu: usize) -> usize {
+    (len.next_multiple_of(PADDING) - len).min(mtu.saturating_sub(len))
+}
+
+/// Has the segments of a packet wait for a session, complete.
+#[cold]
+fn stage(
+    peer: PeerIndex,
+    header: VirtioNetHdr,
+    packet: &mut [u8],
+    shared: &Shared,
+) -> Result<(), DropReason> {
+    let segments = offload::segment(link_layer(shared.mode), header, packet);
+    let mut segments = segments.map_err(|_| DropReason::Malformed)?;
+    while let Some(segment) = segments.next() {
+        shared.slow_path.packet(peer, segment).map_err(|Full| DropReason::NoSession)?;
+    }
+    Ok(())
+}
