@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{device, doctor, down, lab, probe, up};
+use crate::commands::{device, doctor, down, key, lab, probe, reload, status, up};
 
 /// One network of two machines that can exchange bytes in any way.
 #[derive(Debug, Parser)]
@@ -24,11 +24,18 @@ pub(crate) enum Command {
     Up(up::UpArgs),
     /// Takes a running tunnel down, or undoes what a killed one left.
     Down(down::DownArgs),
+    /// Tells how running tunnels are: peers, sessions, what was carried and dropped.
+    Status(status::StatusArgs),
+    /// Has a running tunnel read its configuration again.
+    Reload(reload::ReloadArgs),
     /// Tells what keeps packets from passing; changes nothing.
     Doctor(doctor::DoctorArgs),
     /// Makes, deletes and shows TUN and TAP devices.
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Makes keys, in the text format of "wg genkey", "wg pubkey" and "wg genpsk".
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Networks of namespaces to try tunnels in.
     #[command(subcommand)]
     Lab(lab::LabCommand),

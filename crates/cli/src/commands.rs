@@ -3,8 +3,11 @@
 pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod key;
 pub(crate) mod lab;
 pub(crate) mod probe;
+pub(crate) mod reload;
+pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod worker;
 
@@ -17,8 +20,11 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<Exit, Failure
     match command {
         Command::Up(args) => up::run(&args, output),
         Command::Down(args) => down::run(&args, output),
+        Command::Status(args) => status::run(&args, output),
+        Command::Reload(args) => reload::run(&args, output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Device(command) => device::run(command, output),
+        Command::Key(command) => key::run(command, output),
         Command::Lab(command) => lab::run(command, output),
         Command::Probe(command) => probe::run(command, output),
         Command::Worker => worker::run(),
