@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: adit beside the bare wire and VXLAN of the kernel, on one machine.
+//! `cargo xtask bench`: adit beside the bare wire, VXLAN of the kernel and wireguard-go, on one machine.
 //!
 //! Both ends of the load and of the tunnel share the machine's cores, so the figures say what a packet
 //! costs and not what a network could carry. They differ from machine to machine and from hour to
@@ -38,6 +38,12 @@ pub(crate) struct BenchArgs {
     /// The only case to measure.
     #[arg(long, value_enum)]
     only: Option<Case>,
+    /// The only ways to measure, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    ways: Vec<Way>,
+    /// Also measures adit with so many peers, of which one is met.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=65_535))]
+    peers: Option<u32>,
     /// Also writes everything as one JSON object.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -60,17 +66,24 @@ enum Case {
     LoadedPing,
 }
 
+impl BenchArgs {
+    fn wants(&self, way: Way) -> bool {
+        let is_named = self.ways.is_empty() || self.ways.contains(&way);
+        is_named && (way != Way::AditPeers || self.peers.is_some())
+    }
+}
+
 /// Measures and reports; slow figures are no failure.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     setup::run()?;
     let adit = adit::build()?;
     // First of all, since the load of the machine is one of the conditions.
     let conditions = Conditions::observe(&adit, args.rounds, args.seconds)?;
-    let rig = Rig::build(adit)?;
+    let rig = Rig::build(adit, args.peers.unwrap_or(1))?;
     let mut figures = Figures::default();
     for round in 1..=args.rounds {
         println!("=== round {round} of {}", args.rounds);
-        for way in Way::ALL {
+        for way in Way::ALL.into_iter().filter(|way| args.wants(*way)) {
             measure(&rig, way, args, &mut figures)?;
         }
     }
@@ -119,15 +132,10 @@ impl Case {
         let way = track.way();
         match self {
             Self::Tcp1 => {
-                let before = track.cpu_time()?;
-                let received = iperf::tcp(track, duration, &[])?;
-                let after = track.cpu_time()?;
+                let (received, spent) = track.spent(|| iperf::tcp(track, duration, &[]))?;
                 figures.add(Metric::Tcp1, way, received.rate() / 1e9);
-                if let Some(((before, after), gigabits)) =
-                    before.zip(after).zip(received.gigabits())
-                {
-                    let cost = after.saturating_sub(before).as_secs_f64() / gigabits;
-                    figures.add(Metric::CpuPerGigabit, way, cost);
+                if let Some((spent, gigabits)) = spent.zip(received.gigabits()) {
+                    figures.add(Metric::CpuPerGigabit, way, spent.as_secs_f64() / gigabits);
                 }
             }
             Self::Tcp4 => {
@@ -139,8 +147,12 @@ impl Case {
                 figures.add(Metric::Reverse, way, received.rate() / 1e9);
             }
             Self::Small => {
-                let rate = iperf::small_packets(track, duration)?;
-                figures.add(Metric::Small, way, rate / 1e3);
+                let (datagrams, spent) = track.spent(|| iperf::small_packets(track, duration))?;
+                figures.add(Metric::Small, way, datagrams.rate() / 1e3);
+                if let Some(spent) = spent.filter(|_| datagrams.arrived() > 0.0) {
+                    let cost = spent.as_secs_f64() * 1e6 / datagrams.arrived();
+                    figures.add(Metric::CpuPerPacket, way, cost);
+                }
             }
             Self::Ping => {
                 let round_trips = ping::idle(track)?;

@@ -1,5 +1,6 @@
-//! `cargo xtask setup`: the programs that tests and measurements run, as Debian packages.
+//! `cargo xtask setup`: the programs that tests and measurements run, most of them as Debian packages.
 
+mod boringtun;
 mod unpacked;
 
 use std::process::Command;
@@ -16,7 +17,7 @@ struct Package {
 }
 
 /// Everything that is needed, and nothing else.
-const PACKAGES: [Package; 10] = [
+const PACKAGES: [Package; 13] = [
     Package {
         name: "iproute2",
         program: "ip",
@@ -38,6 +39,21 @@ const PACKAGES: [Package; 10] = [
         why: "another program that carries packets of a TUN device in UDP, to interoperate with",
     },
     Package { name: "iputils-ping", program: "ping", why: "round trips of measurements" },
+    Package {
+        name: "wireguard-go",
+        program: "wireguard-go",
+        why: "another implementation of WireGuard, to interoperate with and to compare with",
+    },
+    Package {
+        name: "wireguard-tools",
+        program: "wg",
+        why: "makes keys and configures other implementations of WireGuard",
+    },
+    Package {
+        name: "util-linux",
+        program: "unshare",
+        why: "mount namespaces, in which wireguard-go and wg meet at a socket of their own",
+    },
     Package { name: "tcpdump", program: "tcpdump", why: "sees the wire without our own parsers" },
     Package {
         name: "iptables",
@@ -69,7 +85,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         PACKAGES.iter().filter(|package| program::find(package.program).is_none()).collect();
     if missing.is_empty() {
         println!("setup: no package is missing");
-        return unpacked::fetch();
+        return build_and_unpack();
     }
     for package in &missing {
         println!("setup: {} is missing: {}", package.name, package.why);
@@ -77,7 +93,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let names: Vec<_> = missing.iter().map(|package| package.name).collect();
     if program::find("apt-get").is_some() && rustix::process::geteuid().is_root() {
         install(&names)?;
-        return unpacked::fetch();
+        return build_and_unpack();
     }
     let names = names.join(" ");
     println!("setup: on Debian and Ubuntu: sudo apt-get update && sudo apt-get install {names}");
@@ -85,6 +101,12 @@ pub(crate) fn run() -> Result<(), Failure> {
         return Err(Failure::new(format!("{names} missing, and not root on a Debian system")));
     }
     Ok(())
+}
+
+/// What no package is installed for.
+fn build_and_unpack() -> Result<(), Failure> {
+    boringtun::build()?;
+    unpacked::fetch()
 }
 
 fn install(names: &[&str]) -> Result<(), Failure> {

@@ -18,6 +18,8 @@ pub(super) enum Metric {
     LoadedPingMedian,
     LoadedPingP99,
     CpuPerGigabit,
+    /// Of packets of 64 octets that arrive.
+    CpuPerPacket,
     PeakMemory,
 }
 
@@ -37,7 +39,7 @@ pub(super) struct Summary {
 
 impl Metric {
     /// All metrics, in the order of the table.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Tcp1,
         Self::Tcp4,
         Self::Reverse,
@@ -47,6 +49,7 @@ impl Metric {
         Self::LoadedPingMedian,
         Self::LoadedPingP99,
         Self::CpuPerGigabit,
+        Self::CpuPerPacket,
         Self::PeakMemory,
     ];
 
@@ -61,7 +64,8 @@ impl Metric {
             Self::PingP99 => "ping, 99 %",
             Self::LoadedPingMedian => "ping under load, median",
             Self::LoadedPingP99 => "ping under load, 99 %",
-            Self::CpuPerGigabit => "processor time",
+            Self::CpuPerGigabit => "processor time of TCP",
+            Self::CpuPerPacket => "processor time of 64 octets",
             Self::PeakMemory => "peak memory",
         }
     }
@@ -73,6 +77,7 @@ impl Metric {
             Self::Small => "1000/s",
             Self::PingMedian | Self::PingP99 | Self::LoadedPingMedian | Self::LoadedPingP99 => "µs",
             Self::CpuPerGigabit => "s/Gbit",
+            Self::CpuPerPacket => "µs/packet",
             Self::PeakMemory => "MiB",
         }
     }
@@ -81,7 +86,7 @@ impl Metric {
     pub(super) fn digits(self) -> usize {
         match self.unit() {
             "s/Gbit" => 3,
-            "Gbit/s" => 2,
+            "Gbit/s" | "µs/packet" => 2,
             "MiB" => 1,
             _ => 0,
         }

@@ -44,8 +44,8 @@ struct End {
 }
 
 /// UDP messages, counted by their numbers at the receiver.
-#[derive(Debug, Deserialize)]
-struct Datagrams {
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Datagrams {
     seconds: f64,
     packets: u64,
     lost_packets: u64,
@@ -63,6 +63,18 @@ impl Received {
     }
 }
 
+impl Datagrams {
+    /// How many arrived.
+    pub(super) fn arrived(self) -> f64 {
+        self.packets.saturating_sub(self.lost_packets) as f64
+    }
+
+    /// How many arrived in a second.
+    pub(super) fn rate(self) -> f64 {
+        self.arrived() / self.seconds.max(f64::MIN_POSITIVE)
+    }
+}
+
 /// Sends TCP for a while.
 pub(super) fn tcp(
     track: &Track<'_>,
@@ -74,12 +86,10 @@ pub(super) fn tcp(
     report.end.sum_received.ok_or_else(|| Failure::new("iperf3 reports no receiver"))
 }
 
-/// Sends UDP messages in IP packets of 64 octets as fast as it can, and returns how many arrived in a
-/// second.
-pub(super) fn small_packets(track: &Track<'_>, duration: Duration) -> Result<f64, Failure> {
+/// Sends UDP messages in IP packets of 64 octets as fast as it can.
+pub(super) fn small_packets(track: &Track<'_>, duration: Duration) -> Result<Datagrams, Failure> {
     let report = run(track, duration, &["-u", "-l", SMALL, "-b", "0"])?;
-    let sum = report.end.sum.ok_or_else(|| Failure::new("iperf3 reports no datagrams"))?;
-    Ok(sum.packets.saturating_sub(sum.lost_packets) as f64 / sum.seconds.max(f64::MIN_POSITIVE))
+    report.end.sum.ok_or_else(|| Failure::new("iperf3 reports no datagrams"))
 }
 
 /// A load that lasts until it is dropped.
@@ -144,6 +154,14 @@ mod tests {
         let received = report.end.sum_received.unwrap();
         assert!((received.rate() - 2e9).abs() < 1.0);
         assert_eq!(received.gigabits(), Some(4.0));
+    }
+
+    #[test]
+    fn datagrams_that_were_lost_did_not_arrive() {
+        let sum = r#"{"seconds":2.0,"packets":1000,"lost_packets":200}"#;
+        let datagrams: Datagrams = serde_json::from_str(sum).unwrap();
+        assert!((datagrams.arrived() - 800.0).abs() < 0.1);
+        assert!((datagrams.rate() - 400.0).abs() < 0.1);
     }
 
     #[test]

@@ -24,12 +24,18 @@ pub(super) struct Report {
 struct Figure {
     name: &'static str,
     unit: &'static str,
-    /// By the name of the way.
-    ways: BTreeMap<&'static str, Summary>,
-    /// How many times the value of other ways adit's is.
-    adit_to: BTreeMap<&'static str, Summary>,
+    ways: Vec<Standing>,
     #[serde(skip)]
     digits: usize,
+}
+
+/// One metric of one way.
+#[derive(Debug, Serialize)]
+struct Standing {
+    way: &'static str,
+    value: Summary,
+    /// How many times the value of other ways this one is.
+    to: BTreeMap<&'static str, Summary>,
 }
 
 impl Report {
@@ -44,14 +50,12 @@ impl Report {
     fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        let ways = Way::ALL.map(|way| way.name().to_owned());
-        let header = ["", ""].map(str::to_owned).into_iter().chain(ways);
-        let ratios = ["adit/bare", "adit/vxlan"].map(str::to_owned);
-        table.set_header(header.chain(ratios));
-        for figure in &self.figures {
-            table.add_row(figure.row());
+        let ratios = Way::YARDSTICKS.map(|way| format!("of {}", way.name()));
+        table.set_header(["", "", "", ""].map(str::to_owned).into_iter().chain(ratios));
+        for row in self.figures.iter().flat_map(Figure::rows) {
+            table.add_row(row);
         }
-        for column in table.column_iter_mut().skip(2) {
+        for column in table.column_iter_mut().skip(3) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         table
@@ -60,9 +64,9 @@ impl Report {
     fn targets(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        for Verdict { name, wanted, measured, met, digits } in &self.targets {
+        for Verdict { way, name, wanted, measured, met, digits } in &self.targets {
             let met = if *met { "met" } else { "not met" };
-            table.add_row([met, name, &format!("{measured:.digits$}"), wanted]);
+            table.add_row([met, way, name, &format!("{measured:.digits$}"), wanted]);
         }
         table
     }
@@ -71,32 +75,43 @@ impl Report {
 impl Figure {
     /// `None` if nothing of it was measured.
     fn of(metric: Metric, figures: &Figures) -> Option<Self> {
-        let ways: BTreeMap<_, _> = Way::ALL
-            .into_iter()
-            .filter_map(|way| Some((way.name(), figures.summary(metric, way)?)))
-            .collect();
-        let adit_to = [Way::Bare, Way::Vxlan]
-            .into_iter()
-            .filter_map(|way| Some((way.name(), figures.ratio(metric, Way::Adit, way)?)))
-            .collect();
+        let ways: Vec<_> =
+            Way::ALL.into_iter().filter_map(|way| Standing::of(metric, way, figures)).collect();
         let (name, unit, digits) = (metric.name(), metric.unit(), metric.digits());
-        (!ways.is_empty()).then_some(Self { name, unit, ways, adit_to, digits })
+        (!ways.is_empty()).then_some(Self { name, unit, ways, digits })
     }
 
-    /// Name, unit, one cell for each way and two ratios.
-    fn row(&self) -> Vec<String> {
-        let digits = self.digits;
-        let value = |Summary { median, min, max, .. }: &Summary| {
-            format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    /// A row for each way: name and unit in the first, way, value, ratios.
+    fn rows(&self) -> impl Iterator<Item = Vec<String>> {
+        let titles = std::iter::once([self.name, self.unit]).chain(std::iter::repeat([""; 2]));
+        titles.zip(&self.ways).map(|(title, standing)| {
+            let title = title.map(str::to_owned).into_iter();
+            title.chain(standing.cells(self.digits)).collect()
+        })
+    }
+}
+
+impl Standing {
+    /// `None` if it was not measured.
+    fn of(metric: Metric, way: Way, figures: &Figures) -> Option<Self> {
+        let others = Way::YARDSTICKS.into_iter().filter(|other| *other != way);
+        let to = others
+            .filter_map(|other| Some((other.name(), figures.ratio(metric, way, other)?)))
+            .collect();
+        Some(Self { way: way.name(), value: figures.summary(metric, way)?, to })
+    }
+
+    /// Way, value, and a ratio for each yardstick.
+    fn cells(&self, digits: usize) -> Vec<String> {
+        let Summary { median, min, max, .. } = &self.value;
+        let value = format!("{median:.digits$} ({min:.digits$}–{max:.digits$})");
+        let ratio = |other: Way| {
+            let ratio = self.to.get(other.name());
+            ratio.map_or_else(String::new, |ratio| format!("{:.2}", ratio.median))
         };
-        let ratio = |ratio: &Summary| format!("{:.2}", ratio.median);
-        let mut row = vec![self.name.to_owned(), self.unit.to_owned()];
-        row.extend(Way::ALL.map(|way| self.ways.get(way.name()).map_or_else(String::new, value)));
-        row.extend(
-            [Way::Bare, Way::Vxlan]
-                .map(|way| self.adit_to.get(way.name()).map_or_else(String::new, ratio)),
-        );
-        row
+        let mut cells = vec![self.way.to_owned(), value];
+        cells.extend(Way::YARDSTICKS.map(ratio));
+        cells
     }
 }
 
@@ -110,7 +125,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, {}, {}", self.adit, self.iperf, self.date)?;
+        writeln!(f, "{}, {}, {}, {}", self.adit, self.wireguard_go, self.iperf, self.date)?;
         writeln!(
             f,
             "{} with {} cores, Linux {}, load {:.2} before",

@@ -4,24 +4,31 @@
 //!   host A                                   host B
 //!   eth0   10.1.0.1/24 ------ wire --------- eth0   10.1.0.2/24     bare
 //!   vxlan0 10.8.0.1/24 - - VXLAN in UDP - -  vxlan0 10.8.0.2/24     vxlan
-//!   adit0  10.9.0.1/24 - - packets in UDP -  adit0  10.9.0.2/24     adit
+//!   adit0  10.9.0.1/24 - - packets in UDP -  adit0  10.9.0.2/24     all of adit
+//!   wg0    10.10.0.1/24  - WireGuard - - -   wg0    10.10.0.2/24    wireguard-go
 //! ```
 //!
 //! Both hosts are network namespaces of their own; of the machine's nothing is changed. The VXLAN
-//! devices stand all the time, adit runs only while it has its turn.
+//! devices stand all the time, programs run only while they have their turn.
 
-use std::fs;
+mod configuration;
+mod keys;
+mod wireguard_go;
+
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use lab::topology::ETH0;
 use lab::{Deadline, Host, Process, TwoHosts};
 use netlink::{Address, LinkIndex, Socket, Vxlan};
 
 use super::usage;
 use crate::failure::Failure;
+use configuration::{Configuration, Security};
+use keys::Keys;
 
 /// How long a tunnel may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,8 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The name of the VXLAN device in both hosts.
 const VXLAN: &str = "vxlan0";
 
+/// The port of WireGuard in both hosts.
+const WIREGUARD_PORT: u16 = 51820;
+
 /// A way from A to B.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Way {
     /// The wire itself.
     Bare,
@@ -40,12 +50,23 @@ pub(super) enum Way {
     Adit,
     /// The same, with workers that poll before they sleep.
     AditPolling,
+    /// adit encrypting as it does between two of its kind, by AES-256-GCM.
+    AditAes,
+    /// The same, with many other peers.
+    AditPeers,
+    /// adit as it is towards others: the protocol of WireGuard and nothing else.
+    AditStock,
+    /// WireGuard in user space by its authors.
+    WireguardGo,
 }
 
 /// The hosts and the program.
 pub(super) struct Rig {
     hosts: TwoHosts,
     adit: PathBuf,
+    keys: [Keys; 2],
+    /// All peers of [`Way::AditPeers`].
+    peers: u32,
 }
 
 /// A way that is open.
@@ -57,7 +78,19 @@ pub(super) struct Track<'a> {
 
 impl Way {
     /// All ways, in the order of their turns.
-    pub(super) const ALL: [Self; 4] = [Self::Bare, Self::Vxlan, Self::Adit, Self::AditPolling];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Bare,
+        Self::Vxlan,
+        Self::Adit,
+        Self::AditPolling,
+        Self::AditAes,
+        Self::AditPeers,
+        Self::AditStock,
+        Self::WireguardGo,
+    ];
+
+    /// The ways that others are compared with.
+    pub(super) const YARDSTICKS: [Self; 3] = [Self::Bare, Self::Vxlan, Self::WireguardGo];
 
     /// The name in tables and JSON.
     pub(super) fn name(self) -> &'static str {
@@ -66,6 +99,10 @@ impl Way {
             Self::Vxlan => "vxlan",
             Self::Adit => "adit",
             Self::AditPolling => "adit-polling",
+            Self::AditAes => "adit-aes",
+            Self::AditPeers => "adit-peers",
+            Self::AditStock => "adit-stock",
+            Self::WireguardGo => "wireguard-go",
         }
     }
 
@@ -74,54 +111,68 @@ impl Way {
         match self {
             Self::Bare => TwoHosts::B,
             Self::Vxlan => Ipv4Addr::new(10, 8, 0, 2),
-            Self::Adit | Self::AditPolling => Ipv4Addr::new(10, 9, 0, 2),
+            Self::WireguardGo => Ipv4Addr::new(10, 10, 0, 2),
+            _ => Ipv4Addr::new(10, 9, 0, 2),
         }
     }
 }
 
 impl Rig {
     /// Builds the hosts, which can then exchange packets on the wire and through VXLAN.
-    pub(super) fn build(adit: PathBuf) -> Result<Self, Failure> {
+    pub(super) fn build(adit: PathBuf, peers: u32) -> Result<Self, Failure> {
         let hosts = TwoHosts::build()?;
         for (host, number) in hosts.hosts().into_iter().zip([1, 2]) {
             host.run(move || add_vxlan(number))?;
         }
-        Ok(Self { hosts, adit })
+        Ok(Self { hosts, adit, keys: [Keys::new()?, Keys::new()?], peers })
     }
 
     /// Opens a way; it is closed when it is dropped.
     pub(super) fn open(&self, way: Way) -> Result<Track<'_>, Failure> {
-        let polling = match way {
-            Way::Bare | Way::Vxlan => {
-                return Ok(Track { rig: self, way, tunnels: Vec::new() });
-            }
-            Way::Adit => "",
-            Way::AditPolling => "busy-poll = \"50us\"\n",
-        };
-        let [a, b] = self.hosts.hosts();
-        let tunnels = vec![self.tunnel(a, "a", 1, polling)?, self.tunnel(b, "b", 2, polling)?];
+        let mut tunnels = Vec::new();
+        for (host, number) in self.hosts.hosts().into_iter().zip([1, 2]) {
+            tunnels.extend(match self.security(way) {
+                Some(security) => Some(self.tunnel(host, number, security)?),
+                None if way == Way::WireguardGo => {
+                    Some(wireguard_go::start(host, &self.folder(), number, &self.keys)?)
+                }
+                None => None,
+            });
+        }
         Ok(Track { rig: self, way, tunnels })
     }
 
+    /// What adit is told of security; `None` for a way without adit.
+    fn security(&self, way: Way) -> Option<Security<'_>> {
+        let keys = &self.keys;
+        match way {
+            Way::Bare | Way::Vxlan | Way::WireguardGo => None,
+            Way::Adit => Some(Security::None { busy_poll: None }),
+            Way::AditPolling => Some(Security::None { busy_poll: Some("50us") }),
+            Way::AditAes => Some(Security::Wireguard { keys, extensions: true, peers: 1 }),
+            Way::AditPeers => {
+                Some(Security::Wireguard { keys, extensions: true, peers: self.peers })
+            }
+            Way::AditStock => Some(Security::Wireguard { keys, extensions: false, peers: 1 }),
+        }
+    }
+
     /// Starts adit in a host and waits until its tunnel is up.
-    fn tunnel(
-        &self,
-        host: &Host,
-        name: &str,
-        number: u8,
-        polling: &str,
-    ) -> Result<Process, Failure> {
-        let folder = self.adit.parent().unwrap_or_else(|| Path::new(".")).join("bench");
-        let file = folder.join(format!("{name}.toml"));
-        fs::create_dir_all(&folder)
-            .and_then(|()| fs::write(&file, configuration(number, polling)))
-            .map_err(|error| Failure::of(format!("write {}", file.display()), error))?;
+    fn tunnel(&self, host: &Host, number: u8, security: Security<'_>) -> Result<Process, Failure> {
+        let name = ["a", "b"][usize::from(number) - 1];
+        let folder = self.folder();
+        let file = Configuration { number, security }.write(&folder, name)?;
         let mut command = Command::new(&self.adit);
         // Journals of namespaces that vanish have no place among those of the machine.
         command.arg("up").arg(file).env("RUNTIME_DIRECTORY", folder);
         let mut process = host.spawn(command)?;
         process.wait_for_line(&format!("tunnel {name:?} is up"), Deadline::after(PATIENCE))?;
         Ok(process)
+    }
+
+    /// Where configurations are written.
+    fn folder(&self) -> PathBuf {
+        self.adit.parent().unwrap_or_else(|| Path::new(".")).join("bench")
     }
 }
 
@@ -145,8 +196,21 @@ impl Track<'_> {
         self.way.address()
     }
 
+    /// What `load` returns, and the processor time that both ends of the tunnel have spent on it; `None` if they
+    /// are no processes.
+    pub(super) fn spent<T>(
+        &self,
+        load: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<(T, Option<Duration>), Failure> {
+        let before = self.cpu_time()?;
+        let result = load()?;
+        let spent =
+            self.cpu_time()?.zip(before).map(|(after, before)| after.saturating_sub(before));
+        Ok((result, spent))
+    }
+
     /// The processor time that both ends of the tunnel have used; `None` if they are no processes.
-    pub(super) fn cpu_time(&self) -> Result<Option<Duration>, Failure> {
+    fn cpu_time(&self) -> Result<Option<Duration>, Failure> {
         let mut times = Vec::new();
         for tunnel in &self.tunnels {
             times.push(usage::cpu_time(tunnel.id())?);
@@ -162,26 +226,6 @@ impl Track<'_> {
         }
         Ok(peak)
     }
-}
-
-/// The configuration of host `number`, whose peer is the other one.
-fn configuration(number: u8, polling: &str) -> String {
-    let other = 3 - number;
-    format!(
-        "[device]
-name = \"adit0\"
-addresses = [\"10.9.0.{number}/24\"]
-
-[local]
-listen = [\"udp://10.1.0.{number}:4740\"]
-security = \"none\"
-{polling}
-[[peer]]
-name = \"other\"
-endpoints = [\"udp://10.1.0.{other}:4740\"]
-allowed-ips = [\"10.9.0.{other}/32\"]
-"
-    )
 }
 
 /// Makes the VXLAN device of host `number` in the namespace of the calling thread.

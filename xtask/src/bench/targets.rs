@@ -5,8 +5,9 @@ use serde::Serialize;
 use super::figures::{Figures, Metric};
 use super::rig::Way;
 
-/// What is wanted of one metric of adit.
+/// What is wanted of one metric of one way.
 struct Target {
+    way: Way,
     metric: Metric,
     wanted: Wanted,
 }
@@ -16,25 +17,33 @@ struct Target {
 enum Wanted {
     /// At least this share of what the other way has.
     Share(f64, Way),
+    /// At most so many times what the other way has.
+    Times(f64, Way),
     /// At most so much more than the other way has.
     Above(f64, Way),
     Limit(f64),
 }
 
-use Wanted::{Above, Limit, Share};
+use Wanted::{Above, Limit, Share, Times};
 
-const TARGETS: [Target; 6] = [
-    Target { metric: Metric::Tcp1, wanted: Share(0.5, Way::Vxlan) },
-    Target { metric: Metric::Small, wanted: Share(0.5, Way::Vxlan) },
-    Target { metric: Metric::PingMedian, wanted: Above(130.0, Way::Bare) },
-    Target { metric: Metric::LoadedPingMedian, wanted: Limit(1500.0) },
-    Target { metric: Metric::CpuPerGigabit, wanted: Limit(0.13) },
-    Target { metric: Metric::PeakMemory, wanted: Limit(32.0) },
+const TARGETS: [Target; 11] = [
+    Target::of(Way::Adit, Metric::Tcp1, Share(0.5, Way::Vxlan)),
+    Target::of(Way::Adit, Metric::Small, Share(0.5, Way::Vxlan)),
+    Target::of(Way::Adit, Metric::PingMedian, Above(130.0, Way::Bare)),
+    Target::of(Way::Adit, Metric::LoadedPingMedian, Limit(1500.0)),
+    Target::of(Way::Adit, Metric::CpuPerGigabit, Limit(0.13)),
+    Target::of(Way::Adit, Metric::PeakMemory, Limit(32.0)),
+    Target::of(Way::AditAes, Metric::Tcp1, Share(0.4, Way::Vxlan)),
+    Target::of(Way::AditAes, Metric::CpuPerGigabit, Limit(0.20)),
+    Target::of(Way::AditPeers, Metric::CpuPerPacket, Times(1.1, Way::AditAes)),
+    Target::of(Way::AditStock, Metric::Tcp1, Share(10.0, Way::WireguardGo)),
+    Target::of(Way::AditStock, Metric::CpuPerGigabit, Limit(0.32)),
 ];
 
 /// A target beside what was measured.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Verdict {
+    pub(super) way: &'static str,
     pub(super) name: &'static str,
     pub(super) wanted: String,
     pub(super) measured: f64,
@@ -49,26 +58,35 @@ pub(super) fn judge(figures: &Figures) -> Vec<Verdict> {
 }
 
 impl Target {
+    const fn of(way: Way, metric: Metric, wanted: Wanted) -> Self {
+        Self { way, metric, wanted }
+    }
+
     fn judge(&self, figures: &Figures) -> Option<Verdict> {
-        let metric = self.metric;
+        let (way, metric) = (self.way, self.metric);
         let unit = metric.unit();
         let (measured, met, wanted, digits) = match self.wanted {
             Share(factor, other) => {
-                let ratio = figures.ratio(metric, Way::Adit, other)?.median;
+                let ratio = figures.ratio(metric, way, other)?.median;
                 let wanted = format!("at least {factor} of {}", other.name());
                 (ratio, ratio >= factor, wanted, 2)
             }
+            Times(factor, other) => {
+                let ratio = figures.ratio(metric, way, other)?.median;
+                let wanted = format!("at most {factor} of {}", other.name());
+                (ratio, ratio <= factor, wanted, 2)
+            }
             Above(limit, other) => {
-                let more = figures.difference(metric, Way::Adit, other)?.median;
+                let more = figures.difference(metric, way, other)?.median;
                 let wanted = format!("at most {limit} {unit} more than {}", other.name());
                 (more, more <= limit, wanted, metric.digits())
             }
             Limit(limit) => {
-                let value = figures.summary(metric, Way::Adit)?.median;
+                let value = figures.summary(metric, way)?.median;
                 (value, value <= limit, format!("at most {limit} {unit}"), metric.digits())
             }
         };
-        Some(Verdict { name: metric.name(), wanted, measured, met, digits })
+        Some(Verdict { way: way.name(), name: metric.name(), wanted, measured, met, digits })
     }
 }
 
@@ -92,6 +110,22 @@ mod tests {
         assert!(!verdict(Metric::PingMedian, 151.0, 20.0).met);
         assert!(verdict(Metric::PeakMemory, 32.0, 0.0).met);
         assert!(!verdict(Metric::PeakMemory, 32.1, 0.0).met);
+    }
+
+    #[test]
+    fn many_peers_may_cost_a_tenth_more() {
+        let judged = |cost| {
+            let mut figures = Figures::default();
+            figures.add(Metric::CpuPerPacket, Way::AditAes, 2.0);
+            figures.add(Metric::CpuPerPacket, Way::AditPeers, cost);
+            judge(&figures).remove(0)
+        };
+        assert!(judged(2.2).met);
+        assert!(!judged(2.3).met);
+        assert_eq!(
+            (judged(2.2).way, judged(2.2).wanted.as_str()),
+            ("adit-peers", "at most 1.1 of adit-aes")
+        );
     }
 
     #[test]
