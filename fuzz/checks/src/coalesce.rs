@@ -1,4 +1,5 @@
-//! `wire::offload::Coalescer`: packets, merged, and cut again by `wire::offload::segment`.
+//! `wire::offload::Coalescer`: packets, complete or unchecked, merged, and cut again by
+//! `wire::offload::segment`.
 //!
 //! Input: one octet for the device, then eight octets for each packet, at most [`MAX_PACKETS`]. The
 //! packets are built from that, since no fuzzer would guess the checksums of two packets in a row.
@@ -12,6 +13,7 @@
 //!            bit 4     without DF
 //!            bit 5     with TCP options
 //!            bit 6     with a VLAN tag
+//!            bit 7     unchecked, where the device carries no frames
 //!         1-2          octets of payload, modulo 1500
 //!         3            TCP flags that differ from ACK
 //!         4            how much is missing in the sequence numbers before it
@@ -41,37 +43,58 @@ const GAP: usize = 3;
 /// The largest total length that IP can say.
 const MAX_IP_LEN: usize = 65_535;
 
-/// What is merged and cut again is what came, octet for octet, in each flow's order.
+/// What is merged, cut again and completed is what came, octet for octet, in each flow's order; an
+/// unchecked packet is refused only if it cannot be one.
 pub fn check(data: &[u8]) {
     let Some((device, recipes)) = data.split_first() else { return };
     let link = if device & 1 == 0 { LinkLayer::Ip } else { LinkLayer::Ethernet };
     let accepts = Accepts { tso4: device & 2 != 0, tso6: device & 4 != 0, uso: device & 8 != 0 };
     let mut senders = Senders::default();
-    let packets: Vec<_> = recipes
+    let arrivals: Vec<_> = recipes
         .chunks_exact(RECIPE_LEN)
         .take(MAX_PACKETS)
         .map(|recipe| senders.build(link, &Recipe::read(recipe)))
         .collect();
-    let delivered = pass(link, accepts, &packets);
-    let count = delivered.len();
-    assert_eq!(count, packets.len(), "{count} of {} packets arrive", packets.len());
-    assert_eq!(by_flow(link, &delivered), by_flow(link, &packets));
+    let delivered = pass(link, accepts, &arrivals);
+    let expected: Vec<_> = arrivals.iter().filter_map(Arrival::completed).collect();
+    assert_eq!(delivered.len(), expected.len(), "of {} packets", arrivals.len());
+    assert_eq!(by_flow(link, &delivered), by_flow(link, &expected));
 }
 
-/// Merges the packets, and cuts what is delivered.
-fn pass(link: LinkLayer, accepts: Accepts, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let (mut arena, ranges) = lay_out(packets);
+/// A packet as it comes out of the tunnel.
+struct Arrival {
+    is_unchecked: bool,
+    packet: Vec<u8>,
+}
+
+impl Arrival {
+    /// The packet with its checksum; nothing if it has no place for it.
+    fn completed(&self) -> Option<Vec<u8>> {
+        match self.is_unchecked {
+            true => naive::completed(&self.packet),
+            false => Some(self.packet.clone()),
+        }
+    }
+}
+
+/// Merges the packets, and cuts and completes what is delivered.
+fn pass(link: LinkLayer, accepts: Accepts, arrivals: &[Arrival]) -> Vec<Vec<u8>> {
+    let (mut arena, ranges) = lay_out(arrivals);
     let mut coalescer = Coalescer::new(link, accepts);
-    for range in ranges {
-        coalescer.push(&arena, range);
+    for (arrival, range) in arrivals.iter().zip(ranges) {
+        if arrival.is_unchecked {
+            let is_taken = coalescer.push_unchecked(&arena, range).is_ok();
+            assert_eq!(is_taken, arrival.completed().is_some());
+        } else {
+            coalescer.push(&arena, range);
+        }
     }
     let mut delivered = Vec::new();
     coalescer.drain(&mut arena, |header, slices| {
         assert!((1..=MAX_PACKETS_PER_GROUP).contains(&slices.len()));
         let mut whole: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
         if slices.len() == 1 {
-            assert_eq!(*header, VirtioNetHdr::default(), "one packet goes out as it is");
-            return delivered.push(whole);
+            return delivered.push(one_completed(*header, whole));
         }
         assert!(takes(accepts, header.gso, ip_of(link, &whole)), "the device takes no {header:?}");
         assert!(ip_of(link, &whole).len() <= MAX_IP_LEN);
@@ -83,11 +106,23 @@ fn pass(link: LinkLayer, accepts: Accepts, packets: &[Vec<u8>]) -> Vec<Vec<u8>> 
     delivered
 }
 
+/// One packet goes out as it is, or asks for the checksum in its transport header.
+fn one_completed(header: VirtioNetHdr, packet: Vec<u8>) -> Vec<u8> {
+    if header == VirtioNetHdr::default() {
+        return packet;
+    }
+    let place = naive::ChecksumPlace::of(&packet).expect("only TCP and UDP lack a checksum");
+    let (start, at) = (usize::from(header.csum_start), usize::from(header.csum_offset));
+    assert_eq!((start, start + at), (place.covered_from, place.at));
+    assert_eq!((header.flags, header.gso), (VirtioNetHdr::NEEDS_CSUM, Gso::None));
+    naive::completed(&packet).expect("the place was found")
+}
+
 /// Puts the packets one after the other, with something else between them.
-fn lay_out(packets: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
+fn lay_out(arrivals: &[Arrival]) -> (Vec<u8>, Vec<Range<usize>>) {
     let mut arena = Vec::new();
     let mut ranges = Vec::new();
-    for packet in packets {
+    for Arrival { packet, .. } in arrivals {
         let start = arena.len();
         arena.extend(packet);
         ranges.push(start..arena.len());
@@ -114,7 +149,8 @@ fn by_flow(link: LinkLayer, packets: &[Vec<u8>]) -> BTreeMap<String, Vec<Vec<u8>
         let flow = FiveTuple::of(ip_of(link, packet));
         let flow = flow.map_or_else(String::new, |flow| format!("{flow:?}"));
         let at = packet.len() - ip_of(link, packet).len();
-        flows.entry(flow).or_default().push(without_atomic_id(at, packet));
+        let packet = without_atomic_id(at, packet);
+        flows.entry(flow).or_default().push(naive::with_one_zero(at, packet));
     }
     flows
 }
@@ -153,6 +189,7 @@ struct Recipe {
     may_fragment: bool,
     has_options: bool,
     has_tag: bool,
+    is_unchecked: bool,
     payload_len: usize,
     flags: Flags,
     missing_octets: u8,
@@ -171,6 +208,7 @@ impl Recipe {
             may_fragment: bit(4),
             has_options: bit(5),
             has_tag: bit(6),
+            is_unchecked: bit(7),
             payload_len: usize::from(u16::from_be_bytes([octets[1], octets[2]])) % 1500,
             flags: Flags(Flags::ACK.0 ^ octets[3]),
             missing_octets: octets[4],
@@ -190,21 +228,22 @@ struct Senders {
 }
 
 impl Senders {
-    fn build(&mut self, link: LinkLayer, recipe: &Recipe) -> Vec<u8> {
+    fn build(&mut self, link: LinkLayer, recipe: &Recipe) -> Arrival {
+        let is_unchecked = recipe.is_unchecked && link == LinkLayer::Ip;
         let transport = self.transport(recipe);
         let mut packet = match link {
             LinkLayer::Ip => Vec::new(),
             LinkLayer::Ethernet => ethernet_header(recipe),
         };
-        packet.extend(self.network(recipe, &transport));
+        packet.extend(self.network(recipe, is_unchecked, &transport));
         if let Some(octet) = packet.get_mut(recipe.damage_at) {
             *octet ^= recipe.damage;
         }
-        packet
+        Arrival { is_unchecked, packet }
     }
 
-    /// The IP packet, with its checksums.
-    fn network(&mut self, recipe: &Recipe, transport: &[u8]) -> Vec<u8> {
+    /// The IP packet, with its checksums or what an unchecked packet has there.
+    fn network(&mut self, recipe: &Recipe, is_unchecked: bool, transport: &[u8]) -> Vec<u8> {
         let protocol = if recipe.is_tcp { tcp::PROTOCOL } else { udp::PROTOCOL };
         let mut packet = if recipe.is_v4 {
             let id = &mut self.ids[usize::from(recipe.flow)];
@@ -219,6 +258,7 @@ impl Senders {
         let pseudo = pseudo.expect("the header has addresses and the length has 16 bits");
         let at = packet.len() + if recipe.is_tcp { tcp::CHECKSUM_AT } else { udp::CHECKSUM_AT };
         let checksum = match !naive::add(naive::sum(transport), pseudo) {
+            _ if is_unchecked => pseudo,
             0 if !recipe.is_tcp => 0xffff,
             checksum => checksum,
         };

@@ -1,10 +1,11 @@
-//! `engine::config`: the text of a configuration file.
+//! `engine::config`: the text of a configuration file in TOML.
 //!
 //! Input: the text; octets that are not UTF-8 are replaced first, as the reader of files refuses them.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use engine::config::{self, Config, ConfigErrors, MAX_ERRORS, Origin, Translate};
+use engine::config::{self, Config, ConfigErrors, MAX_ERRORS, Origin, Security, Translate};
 
 /// A configuration that is accepted keeps its promises; one that is refused has reasons, each at a
 /// place in the text.
@@ -23,22 +24,32 @@ pub fn check(data: &[u8]) {
     assert_eq!(config::parse(&text, &origin), result, "the same text means the same");
 }
 
-fn check_config(config: &Config) {
+pub(crate) fn check_config(config: &Config) {
     assert_eq!(config.name, "home");
     assert!(!config.peers.is_empty(), "a tunnel has another side");
     assert!(config.device.mtu.is_none_or(|mtu| (68..=65_535).contains(&mtu)));
     assert!((1..=16).contains(&config.device.queues));
     assert!(config.device.addresses.iter().all(|address| !address.to_string().is_empty()));
+    let security = config.local.security;
+    assert_eq!(config.local.private_key.is_some(), security == Security::Wireguard);
+    assert!((5..=120).contains(&config.local.rekey_after.as_secs()));
+    assert_ne!(config.local.fwmark, Some(0));
+    assert!(config.warnings.len() <= MAX_ERRORS + 1);
+    let mut owned = HashSet::new();
     for (index, peer) in config.peers.iter().enumerate() {
         assert!(!peer.name.is_empty());
         assert!(config.peers[..index].iter().all(|other| other.name != peer.name));
         assert!(peer.allowed_ips.iter().all(|prefix| *prefix == prefix.trunc()));
+        assert!(peer.allowed_ips.iter().all(|prefix| owned.insert(*prefix)), "one owner");
+        assert!(security == Security::None || peer.public_key.is_some());
+        assert!(security == Security::Wireguard || peer.preshared_key.is_none());
     }
-    let waiting = config.peers.iter().filter(|peer| peer.endpoints.is_empty());
-    assert!(waiting.count() <= 1, "only one peer can be the first sender");
+    let mut waiting = config.peers.iter().filter(|peer| peer.endpoints.is_empty());
+    let first_sender = waiting.next().is_some();
+    assert!(!first_sender || security == Security::Wireguard || waiting.next().is_none());
 }
 
-fn check_network(config: &Config) {
+pub(crate) fn check_network(config: &Config) {
     let network = &config.network;
     assert!(network.exclude.iter().all(|prefix| *prefix == prefix.trunc()));
     assert!(network.exclude.iter().all(|prefix| !network.routes.contains(prefix)));
@@ -57,7 +68,7 @@ fn check_network(config: &Config) {
     }
 }
 
-fn check_errors(errors: &ConfigErrors, text: &str) {
+pub(crate) fn check_errors(errors: &ConfigErrors, text: &str) {
     let problems = errors.problems();
     assert!((1..=MAX_ERRORS).contains(&problems.len()));
     assert!(errors.omitted() == 0 || problems.len() == MAX_ERRORS);

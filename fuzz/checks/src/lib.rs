@@ -7,22 +7,30 @@
 #![forbid(unsafe_code)]
 
 pub mod coalesce;
+pub mod conf;
 pub mod config;
+pub mod frame;
 pub mod headers;
 pub mod inner;
+pub mod message;
 mod naive;
 pub mod segment;
+pub mod uapi;
 pub mod virtio;
 
 /// What panics if the input breaks something.
 pub type Check = fn(&[u8]);
 
 /// Every target and its check.
-pub const TARGETS: [(&str, Check); 6] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("coalesce", coalesce::check),
+    ("conf", conf::check),
     ("config", config::check),
+    ("frame", frame::check),
     ("headers", headers::check),
     ("inner", inner::check),
+    ("message", message::check),
     ("segment", segment::check),
+    ("uapi", uapi::check),
     ("virtio", virtio::check),
 ];

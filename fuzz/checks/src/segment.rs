@@ -1,4 +1,4 @@
-//! `wire::offload::segment`: a super-packet, cut into packets.
+//! `wire::offload::segment` and `segment_unchecked`: a super-packet, cut into packets.
 //!
 //! Input: one octet of choices, ten octets of virtio header, then the packet.
 //!
@@ -9,7 +9,8 @@
 //! ```
 
 use wire::ethernet::Frame;
-use wire::offload::{LinkLayer, MAX_SEGMENTS, segment};
+use wire::frame::{self, Kind, UNCHECKED};
+use wire::offload::{LinkLayer, MAX_SEGMENTS, Segments, segment, segment_unchecked};
 use wire::tcp::Flags;
 use wire::virtio::{Gso, VirtioNetHdr};
 use wire::{ipv4, ipv6, tcp, udp};
@@ -27,11 +28,40 @@ pub fn check(data: &[u8]) {
     if choices & 2 != 0 {
         put_right(link, &mut header, &mut packet);
     }
+    if link == LinkLayer::Ip {
+        check_unchecked(header, &packet);
+    }
     let mut cut = packet.clone();
     match pieces(link, header, &mut cut) {
         None => assert_eq!(cut, packet, "what is refused stays as it was"),
         Some(pieces) if header.gso == Gso::None => check_single(header, &packet, &pieces),
         Some(pieces) => check_pieces(link, header, &packet, &pieces),
+    }
+}
+
+/// Unchecked packets, when they are completed, are those of a plain cut; the others are so as they are.
+fn check_unchecked(header: VirtioNetHdr, packet: &[u8]) {
+    let mut cut = packet.to_vec();
+    let unchecked = segment_unchecked(header, &mut cut).ok().map(taken);
+    let complete = pieces(LinkLayer::Ip, header, &mut packet.to_vec());
+    let Some(unchecked) = unchecked else {
+        let is_ip = packet.first().is_some_and(|first| matches!(first >> 4, 4 | 6));
+        let is_over_first_octet = (header.csum_start, header.csum_offset) == (0, 0);
+        assert!(complete.is_none() || !is_ip || is_over_first_octet);
+        return assert_eq!(cut, packet, "what is refused stays as it was");
+    };
+    let complete = complete.expect("what can be unchecked can be completed");
+    assert_eq!(unchecked.len(), complete.len());
+    for (mut piece, complete) in unchecked.into_iter().zip(complete) {
+        match frame::kind(&piece) {
+            Kind::Packet => {}
+            Kind::Unchecked => {
+                piece[0] &= !UNCHECKED;
+                piece = naive::completed(&piece).expect("it has a place for its checksum");
+            }
+            kind => panic!("{kind:?} from a device"),
+        }
+        assert_eq!(naive::with_one_zero(0, piece), naive::with_one_zero(0, complete));
     }
 }
 
@@ -41,7 +71,10 @@ pub(crate) fn pieces(
     header: VirtioNetHdr,
     packet: &mut [u8],
 ) -> Option<Vec<Vec<u8>>> {
-    let mut segments = segment(link, header, packet).ok()?;
+    segment(link, header, packet).ok().map(taken)
+}
+
+fn taken(mut segments: Segments<'_>) -> Vec<Vec<u8>> {
     let (count, len) = (segments.count(), segments.segment_len());
     let mut pieces = Vec::new();
     while let Some(piece) = segments.next() {
@@ -50,10 +83,10 @@ pub(crate) fn pieces(
     assert!(segments.next().is_none(), "what is over stays over");
     assert_eq!(pieces.len(), count);
     assert!((1..=MAX_SEGMENTS).contains(&count));
-    let (last, others) = pieces.split_last()?;
+    let (last, others) = pieces.split_last().expect("there is at least one");
     assert!(others.iter().all(|piece| piece.len() == len));
     assert!(last.len() <= len);
-    Some(pieces)
+    pieces
 }
 
 /// A packet that is not cut keeps every octet but those of the checksum that it asked for.
