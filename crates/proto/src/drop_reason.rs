@@ -33,6 +33,8 @@ drop_reasons! {
     Malformed = "malformed packet from the device",
     /// No peer owns the inner destination.
     NoPeer = "no peer for the destination",
+    /// The packet is a datagram of the tunnel itself, whose endpoint is routed into the tunnel.
+    Loop = "the tunnel's own datagram",
     /// The peer has no endpoint yet: it is the first sender, and nothing came so far.
     NoEndpoint = "peer without endpoint",
     /// The inner packet does not fit into one outer datagram.

@@ -14,6 +14,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use wire::flow::FiveTuple;
+use wire::{ip, udp};
 
 use crate::routing::Routing;
 
@@ -43,6 +45,23 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The address to send from: the one that the peer talks to, if it has spoken.
     pub local: Option<LocalAddr>,
+}
+
+impl Path {
+    /// Whether an inner packet is a datagram that was sent on this path itself, from `port`: it came back
+    /// because the remote address is routed into the tunnel, and would go round, longer each time.
+    #[inline]
+    pub fn is_own(&self, packet: &[u8], port: u16) -> bool {
+        ip::destination(packet) == Some(self.remote.ip())
+            && FiveTuple::of(packet).is_some_and(|flow| self.is_flow(&flow, port))
+    }
+
+    #[cold]
+    fn is_flow(&self, flow: &FiveTuple, port: u16) -> bool {
+        let ports = (flow.source_port, flow.destination_port);
+        // A fragment tells no ports; who sends one to where the tunnel itself sends is most likely the tunnel.
+        flow.protocol == udp::PROTOCOL && [(port, self.remote.port()), (0, 0)].contains(&ports)
+    }
 }
 
 /// One peer.
@@ -170,6 +189,28 @@ mod tests {
             path: remote.map(path),
             allowed_ips: allowed.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         }
+    }
+
+    /// A UDP datagram in IPv4 from 10.0.0.1; `fragment` is the field of that name with its flags.
+    fn datagram(to: [u8; 4], ports: (u16, u16), fragment: u16) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, udp::PROTOCOL, 0, 0, 10, 0, 0, 1];
+        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+        packet.extend(to);
+        packet.extend([ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat());
+        packet.extend([0, 8, 0, 0]);
+        packet
+    }
+
+    #[test]
+    fn a_datagram_of_the_path_itself_is_known_by_address_and_ports() {
+        let path = path("10.0.0.2:4740");
+        let is_own = |to, ports, fragment| path.is_own(&datagram(to, ports, fragment), 4741);
+        assert!(is_own([10, 0, 0, 2], (4741, 4740), 0));
+        assert!(is_own([10, 0, 0, 2], (4741, 4740), 0x2000));
+        assert!(!is_own([10, 0, 0, 3], (4741, 4740), 0));
+        assert!(!is_own([10, 0, 0, 2], (4742, 4740), 0));
+        assert!(!is_own([10, 0, 0, 2], (4741, 53), 0));
+        assert!(!path.is_own(&[0x45], 4741));
     }
 
     fn three() -> PeerTable {

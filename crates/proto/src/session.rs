@@ -401,7 +401,7 @@ mod tests {
     }
 
     fn session(sealing: &Arc<Keypair>) -> Session {
-        let session = Session::new(PeerIndex(0), [0; 32].into(), Some(path(1)));
+        let session = Session::new(PeerIndex(0), [0; 32].into(), Content::Packet, Some(path(1)));
         session.publish(Some(Arc::clone(sealing)));
         session
     }

@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use device::{MAX_PACKET, Queue};
+use device::{MAX_PACKET, Mode, Queue};
 use proto::{DropReason, Path};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -128,6 +128,14 @@ struct Outlet {
 }
 
 impl Outlet {
+    /// Refuses a datagram that left by `path` and came back.
+    #[inline]
+    fn refuse_loop(&self, packet: &[u8], path: &Path) -> Result<(), DropReason> {
+        let port = self.shared.sockets[path.socket.0].local_addr().port();
+        let is_own = self.shared.mode == Mode::Tun && path.is_own(packet, port);
+        if is_own { Err(DropReason::Loop) } else { Ok(()) }
+    }
+
     /// Writes a datagram of up to `len` octets by `write`, which says how many it has; `path` leads to where it goes.
     #[inline]
     fn datagram(

@@ -42,7 +42,7 @@ const MACS: std::ops::Range<usize> = 116..148;
 
 /// The time from one volley, in which every stranger takes part, to the next: more would fill the queue
 /// of A's socket, where the peer's initiation would be lost before A sees it.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(4);
 
 /// What mac1's key is made of, beside the responder's public key (whitepaper, section 5.4).
 const LABEL_MAC1: &[u8] = b"mac1----";

@@ -65,6 +65,12 @@ fn a_narrow_link_behind_the_tunnel_is_learned_of() {
         let files = Files::new();
         let parties = behind(kinds, &hosts, &files);
         sh(&hosts.b, "ip link set eth1 mtu 1300");
+        // C knows its own link, which drops what is longer, and has A send more than that.
+        sh(
+            &hosts.c,
+            "ip route replace 192.0.2.0/24 via 198.51.100.2 mtu 1300 advmss 1460; \
+            ip route replace fd00:7::/64 via 2001:db8:100::2 mtu 1300 advmss 1440",
+        );
         for family in Family::BOTH {
             let c = gateway::inside(family);
             Pinger::new(&hosts.a, c).wait_for_answer();

@@ -305,7 +305,8 @@ impl Remote {
     fn open_gate(&mut self, core: &mut Core, ctx: &mut Context<'_>) {
         let Some(current) = self.keys.current() else { return };
         if self.session.is_sealing_with(&current.keypair) {
-            return;
+            // The lane that confirmed it was faster.
+            return self.flush(core, ctx);
         }
         if current.may_carry(core.content) {
             self.session.publish(Some(Arc::clone(&current.keypair)));

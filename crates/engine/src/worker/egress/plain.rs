@@ -29,6 +29,7 @@ impl Plain {
     ) -> Result<Option<Path>, DropReason> {
         let mode = outlet.shared.mode;
         let path = *inner::route(self.peers.load(), content(mode), packet)?;
+        outlet.refuse_loop(packet, &path)?;
         let destination = destination(&path);
         let mut segments = offload::segment(link_layer(mode), header, packet)
             .map_err(|_| DropReason::Malformed)?;

@@ -58,6 +58,7 @@ impl Sealed {
         let Some((path, keypair)) = way.filter(|(_, keypair)| is_agreed(mode, keypair)) else {
             return stage(peer, header, packet, &outlet.shared).map(|()| None);
         };
+        outlet.refuse_loop(packet, &path)?;
         let unchecked = mode == Mode::Tun && keypair.features().contains(Features::UNCHECKED);
         let segments = match unchecked {
             true => offload::segment_unchecked(header, packet),
