@@ -483,7 +483,7 @@ impl Supervisor {
             && desired.mtu != self.mtu.0
         {
             self.mtu = InnerMtu(desired.mtu);
-            self.tell(ToWorker::Mtu(desired.mtu));
+            self.tell(&ToWorker::Mtu(desired.mtu));
         }
         match desired.and_then(|desired| self.fit_to(&desired)) {
             Ok(done) => {
@@ -542,7 +542,7 @@ impl Supervisor {
     }
 
     /// Tells the worker something that the next one will be told anyway.
-    fn tell(&mut self, message: ToWorker) {
+    fn tell(&mut self, message: &ToWorker) {
         if let Some(attachment) = &mut self.attachment {
             attachment.tell(message);
         }
@@ -634,7 +634,7 @@ impl Supervisor {
     /// Tells the worker who the peers are.
     fn tell_peers(&mut self) {
         let peers = self.peers.entries(&self.config, self.keys.as_ref());
-        self.tell(ToWorker::Peers(peers));
+        self.tell(&ToWorker::Peers(peers));
     }
 
     /// Tells the worker where a peer is.
@@ -642,7 +642,7 @@ impl Supervisor {
         let path = self.peers.peer(place).and_then(|peer| peer.path);
         let key = self.config.peers.get(usize::from(place.0)).and_then(|peer| peer.public_key);
         if let (Some(key), Some(path)) = (key, path) {
-            self.tell(ToWorker::Path { key: Key(key), path: path.into() });
+            self.tell(&ToWorker::Path { key: Key(key), path: path.into() });
         }
     }
 

@@ -363,7 +363,7 @@ impl Worker {
                 self.channel.send(&entries)?;
             }
         }
-        self.channel.send(&ToSupervisor::Traffic(totals))
+        self.channel.send(&ToSupervisor::Traffic(Box::new(totals)))
     }
 }
 

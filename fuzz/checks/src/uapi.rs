@@ -25,7 +25,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn check_roster(roster: &Roster) {
-    let own = roster.private_key.as_ref().map(|key| key.public_key());
+    let own = roster.private_key.as_ref().map(proto::PrivateKey::public_key);
     let keys: BTreeSet<_> = roster.peers.iter().map(|peer| peer.public_key).collect();
     assert_eq!(keys.len(), roster.peers.len(), "a peer has a key of its own");
     assert!(own.is_none_or(|own| !keys.contains(&own)), "nobody is one's own peer");

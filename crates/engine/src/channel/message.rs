@@ -145,7 +145,7 @@ pub(crate) enum ToSupervisor {
     /// What became of handshakes since its start.
     Handshakes(Handshakes),
     /// What was carried since its start.
-    Traffic(Totals),
+    Traffic(Box<Totals>),
     /// It ends by itself.
     Ended(Ending),
 }

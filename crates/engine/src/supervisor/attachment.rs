@@ -139,7 +139,7 @@ impl Attachment {
     }
 
     /// Tells the worker something that the next one will be told anyway.
-    pub(crate) fn tell(&mut self, message: ToWorker) {
+    pub(crate) fn tell(&mut self, message: &ToWorker) {
         if let State::Carried(carrier) = &mut self.state {
             carrier.tell(message);
         }

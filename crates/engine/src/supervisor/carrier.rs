@@ -200,12 +200,12 @@ impl Carrier {
 
     /// Tells it something. A worker that does not take that has half of a message, and is killed; the next
     /// [`Self::take`] tells.
-    pub(crate) fn tell(&mut self, message: ToWorker) {
-        if let ToWorker::Peers(peers) = &message {
+    pub(crate) fn tell(&mut self, message: &ToWorker) {
+        if let ToWorker::Peers(peers) = message {
             self.peers = peers.len();
             self.allowance.replace_peers(peers.len());
         }
-        self.send(&message);
+        self.send(message);
     }
 
     /// Asks what it has carried; none if it does not answer in time.
@@ -266,7 +266,7 @@ impl Carrier {
             let Ok(messages) = self.take() else { break };
             for message in messages {
                 match message {
-                    ToSupervisor::Traffic(traffic) => totals = Some(traffic),
+                    ToSupervisor::Traffic(traffic) => totals = Some(*traffic),
                     ToSupervisor::Sessions(entries) => report.sessions.extend(entries),
                     ToSupervisor::Handshakes(counters) => report.handshakes = counters,
                     other => others.push(other),
@@ -300,7 +300,7 @@ impl Carrier {
                 ToSupervisor::Confined(self.confinement.clone())
             }
             ToSupervisor::Traffic(totals) => {
-                self.totals = totals.clone();
+                self.totals = Totals::clone(&totals);
                 ToSupervisor::Traffic(totals)
             }
             ToSupervisor::PathLearned { peer, path } => {
@@ -498,7 +498,7 @@ mod tests {
         let mut allows = |message: &ToSupervisor| allowance.allows(message, now);
         let learned = ToSupervisor::PathLearned { peer: 0, path: path.into() };
         assert!(allows(&learned) && allows(&learned) && !allows(&learned));
-        let traffic = ToSupervisor::Traffic(Totals::default());
+        let traffic = ToSupervisor::Traffic(Box::default());
         assert!(allows(&traffic) && !allows(&traffic));
         for once in [ToSupervisor::Started, ToSupervisor::Ended(Ending::DeviceGone)] {
             assert!(allows(&once) && !allows(&once));
