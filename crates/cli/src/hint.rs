@@ -9,6 +9,8 @@ use std::error::Error;
 use std::io;
 
 use ::device::OpenError;
+use engine::config::ConfigError;
+use engine::keyfile::KeyFileError;
 use engine::runtime::RuntimeError;
 use engine::supervisor::{AttachError, HostError, UnderlayError};
 use netlink::journal::JournalError;
@@ -73,8 +75,21 @@ fn host(error: &HostError) -> Option<String> {
     })
 }
 
+/// What helps where a secret is none.
+fn secret(error: &(dyn Error + 'static)) -> Option<String> {
+    let path = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(KeyFileError::Exposed { path, .. }), _) => path.display().to_string(),
+        (_, Some(ConfigError::Exposed { file, .. })) => file.clone(),
+        _ => return None,
+    };
+    Some(format!("\"chmod 600 {path}\", and a new key if somebody may have read this one"))
+}
+
 /// What helps against `error` alone.
 fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(hint) = secret(error) {
+        return Some(hint);
+    }
     if let Some(error) = error.downcast_ref::<OpenError>() {
         return device::hint(error);
     }

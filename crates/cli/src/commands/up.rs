@@ -27,6 +27,9 @@ pub(crate) struct UpArgs {
 
 pub(crate) fn run(args: &UpArgs, output: &mut Output) -> Result<Exit, Failure> {
     let config = config::load(&args.file)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     if args.plan {
         return plan(&config, args.json, output);
     }

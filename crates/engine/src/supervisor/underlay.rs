@@ -123,13 +123,26 @@ fn bind(config: &Config, remotes: &[Option<SocketAddr>]) -> Result<Vec<UdpSocket
     Ok(bind_all(addresses, config.local.fwmark)?)
 }
 
-/// Opens a socket for each address.
+/// Opens a socket for each address. Who asks for any address of both families and has one of them gets that.
 pub(super) fn bind_all(
     addresses: impl IntoIterator<Item = SocketAddr>,
     mark: Option<u32>,
 ) -> Result<Vec<UdpSocket>, BindError> {
     let options = Options { mark, ..Options::default() };
-    addresses.into_iter().map(|address| UdpSocket::bind(address, &options)).collect()
+    let mut sockets = Vec::new();
+    for address in addresses {
+        match UdpSocket::bind(address, &options) {
+            Err(BindError::Create { .. }) if !sockets.is_empty() && is_any_ipv6(address) => {
+                tracing::debug!("this host has no IPv6");
+            }
+            socket => sockets.push(socket?),
+        }
+    }
+    Ok(sockets)
+}
+
+fn is_any_ipv6(address: SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified()
 }
 
 /// Opens a socket for each family, if possible on the same port. A host without IPv6 has one.
