@@ -33,6 +33,7 @@ mod requests;
 mod restart;
 mod underlay;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -42,6 +43,7 @@ use std::time::{Duration, Instant};
 use device::{Mode, OpenError, Presence};
 use netlink::plan::{self, Operation, PlanError};
 use netlink::{Change, Group, LinkIndex, Monitor};
+use proto::key::PublicKey;
 use proto::mtu::Encapsulation;
 use proto::{InnerMtu, Path, PeerIndex};
 use rustix::event::{PollFd, PollFlags};
@@ -49,7 +51,7 @@ use thiserror::Error;
 use transport::udp::UdpSocket;
 
 use crate::channel::key::Key;
-use crate::channel::message::{Ending, PathEntry, ToSupervisor, ToWorker};
+use crate::channel::message::{Ending, PathEntry, Peers, ToSupervisor, ToWorker};
 use crate::config::{Config, Security};
 use crate::control::{ControlError, ControlSockets, uapi_directory};
 use crate::keyfile::KeyFileError;
@@ -622,7 +624,7 @@ impl Supervisor {
         // The way first: what is sent to the new address must not go into the tunnel.
         self.fit();
         match &self.keys {
-            None => self.tell_peers(),
+            None => self.tell_peers(&HashSet::new()),
             Some(_) => {
                 for &names::Moved { peer, .. } in moved {
                     self.tell_path(peer);
@@ -631,9 +633,13 @@ impl Supervisor {
         }
     }
 
-    /// Tells the worker who the peers are.
-    fn tell_peers(&mut self) {
-        let peers = self.peers.entries(&self.config, self.keys.as_ref());
+    /// Tells the worker who the peers are. It knows better than anybody where those are that are `staying`.
+    fn tell_peers(&mut self, staying: &HashSet<PublicKey>) {
+        let mut peers = self.peers.entries(&self.config, self.keys.as_ref());
+        if let Peers::Sealed(entries) = &mut peers {
+            let staying = entries.iter_mut().filter(|entry| staying.contains(&entry.key.0));
+            staying.for_each(|entry| entry.path = None);
+        }
         self.tell(&ToWorker::Peers(peers));
     }
 

@@ -116,8 +116,8 @@ impl Tunnel {
 
     /// Replaces the peers, and returns their indices in the order of `peers`.
     ///
-    /// A peer that was there before keeps its index, its keys and where it is, unless it is configured to be
-    /// elsewhere than before. Another preshared key ends the handshakes that are not completed; keys that are there live on.
+    /// A peer that was there before keeps its index, its keys and, unless its configuration has a path, where it
+    /// is. Another preshared key ends the handshakes that are not completed; keys that are there live on.
     /// Of equal prefixes the last peer owns it; of equal public keys the last configuration counts. Peers
     /// beyond [`PeerTable::CAPACITY`] are left out.
     pub fn set_peers(&mut self, ctx: &Context<'_>, mut peers: Vec<PeerConfig>) -> Vec<PeerIndex> {
@@ -140,10 +140,10 @@ impl Tunnel {
         }
     }
 
-    /// Makes new keys, at once or `REKEY_TIMEOUT` after the last initiation.
+    /// Makes new keys, in the next [`Self::handle_timeout`]s or `REKEY_TIMEOUT` after the last initiation.
     pub fn initiate(&mut self, ctx: &mut Context<'_>, peer: PeerIndex) {
         if let Some((remote, core)) = self.find(peer) {
-            remote.begin_handshake(core, ctx);
+            remote.schedule_handshake(core, ctx.now);
         }
     }
 

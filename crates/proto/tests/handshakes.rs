@@ -2,8 +2,8 @@
 
 mod world;
 
-use proto::tunnel::Event;
-use proto::{DropReason, PresharedKey, Tunnel};
+use proto::tunnel::{Context, Event, PeerConfig, TIMERS_A_TURN};
+use proto::{DropReason, PresharedKey, PrivateKey, Tunnel};
 use simnet::Conditions;
 use wire::message::{self, Kind};
 use world::{Options, World, millis, secs};
@@ -87,6 +87,67 @@ fn both_may_initiate_at_the_same_time() {
             assert_eq!(status.is_adit, options.extensions);
         }
     }
+}
+
+#[test]
+fn keys_that_both_made_at_the_same_time_are_renewed_before_they_expire() {
+    let mut world = World::pair_of(Options::stock(), Options::stock());
+    let born = world.now;
+    world.send(0, 1);
+    world.send(1, 0);
+    while world.now < born + secs(130) {
+        world.run_for(secs(1));
+        world.exchange(0, 1);
+        world.exchange(1, 0);
+    }
+    let renewals = (0..2).flat_map(|host| world.times(host, born + secs(119), Kind::Initiation));
+    assert!(renewals.count() > 0);
+}
+
+#[test]
+fn many_handshakes_that_are_wanted_at_once_all_begin() {
+    const PEERS: usize = 2 * TIMERS_A_TURN;
+    let mut world = World::pair();
+    let configs = (0..PEERS).map(|number| {
+        let mut octets = [9; 32];
+        octets[8..16].copy_from_slice(&number.to_le_bytes());
+        let public_key = PrivateKey::from_bytes(octets).public_key();
+        PeerConfig { public_key, ..world.config(0, 1) }
+    });
+    let peers = world.set_peers(0, configs.collect());
+    let sent = |world: &World| world.hosts[0].tunnel.counters().initiations_sent;
+    let now = world.now;
+    let begin = |tunnel: &mut Tunnel, ctx: &mut Context<'_>| {
+        for &peer in &peers {
+            tunnel.initiate(ctx, peer);
+        }
+        tunnel.handle_timeout(ctx);
+    };
+    world.hosts[0].with_tunnel(now, begin);
+    assert!(sent(&world) <= TIMERS_A_TURN as u64, "others have their turn in between");
+    world.run_for(millis(1));
+    assert_eq!(sent(&world), PEERS as u64);
+}
+
+#[test]
+fn a_peer_that_has_roamed_goes_where_it_is_told_to_be() {
+    let mut world = World::pair();
+    world.exchange(0, 1);
+    let first = world.hosts[0].path();
+    world.roam(0);
+    world.exchange(0, 1);
+    let path = |world: &World| {
+        let host = &world.hosts[1];
+        host.tunnel.statuses(host.instant(world.now))[0].path
+    };
+    let told = |world: &World, path| vec![PeerConfig { path, ..world.config(1, 0) }];
+    let peers = told(&world, Some(first));
+    world.set_peers(1, peers);
+    assert_eq!(path(&world), Some(first));
+    world.exchange(0, 1);
+    let peers = told(&world, None);
+    world.set_peers(1, peers);
+    assert_eq!(path(&world), Some(world.hosts[0].path()));
 }
 
 #[test]
@@ -322,7 +383,7 @@ fn both_sides_must_have_the_same_preshared_key() {
     let preshared_key = PresharedKey::from_bytes([7; 32]);
     let with_key = |world: &World, host: usize| {
         let preshared_key = preshared_key.clone();
-        vec![proto::tunnel::PeerConfig { preshared_key, ..world.config(host, 1 - host) }]
+        vec![PeerConfig { preshared_key, ..world.config(host, 1 - host) }]
     };
     let peers = with_key(&world, 0);
     world.set_peers(0, peers);
@@ -346,7 +407,7 @@ fn another_preshared_key_ends_pending_handshakes_only() {
     let change = |world: &mut World, host: usize| {
         let preshared_key = preshared_key.clone();
         let config = world.config(host, 1 - host);
-        world.set_peers(host, vec![proto::tunnel::PeerConfig { preshared_key, ..config }]);
+        world.set_peers(host, vec![PeerConfig { preshared_key, ..config }]);
     };
     change(&mut world, 0);
     world.exchange(0, 1);
@@ -414,7 +475,7 @@ fn the_last_peer_owns_a_prefix() {
     }
     world.connect_all();
     let both = world.config(0, 1).allowed_ips;
-    let second = proto::tunnel::PeerConfig { allowed_ips: both, ..world.config(0, 2) };
+    let second = PeerConfig { allowed_ips: both, ..world.config(0, 2) };
     let peers = vec![world.config(0, 1), second];
     let indices = world.set_peers(0, peers);
     let directory = world.hosts[0].tunnel.directory().load();
@@ -457,7 +518,7 @@ fn ten_thousand_peers_are_served_in_time() {
         let mut key = [0; 32];
         random.fill(&mut key);
         let [_, a, b, c] = number.to_be_bytes();
-        proto::tunnel::PeerConfig {
+        PeerConfig {
             public_key: key.into(),
             preshared_key: PresharedKey::default(),
             path: Some(world.hosts[0].path()),

@@ -385,6 +385,8 @@ struct Allowance {
     /// When there was more of `news` last.
     since: Instant,
     peers: usize,
+    /// The most peers that there were, since news of those that are gone may be on their way.
+    most_peers: usize,
 }
 
 impl Allowance {
@@ -399,11 +401,13 @@ impl Allowance {
             news: NEWS_AHEAD * messages(peers),
             since: now,
             peers,
+            most_peers: peers,
         }
     }
 
     fn replace_peers(&mut self, peers: usize) {
         self.peers = peers;
+        self.most_peers = self.most_peers.max(peers);
         self.paths += peers;
         self.sessions += messages(peers);
     }
@@ -415,11 +419,12 @@ impl Allowance {
 
     /// Whether it may say that `now`, which it may once less then.
     fn allows(&mut self, message: &ToSupervisor, now: Instant) -> bool {
-        let most = NEWS_AHEAD * messages(self.peers);
+        let a_second = messages(self.most_peers);
+        let most = NEWS_AHEAD * a_second;
         let seconds = now.duration_since(self.since).as_secs();
         self.since += Duration::from_secs(seconds);
         let more = usize::try_from(seconds).unwrap_or(usize::MAX).saturating_mul(2);
-        self.news = self.news.saturating_add(more.saturating_mul(messages(self.peers))).min(most);
+        self.news = self.news.saturating_add(more.saturating_mul(a_second)).min(most);
         let left = match message {
             ToSupervisor::Confined(_) => &mut self.confined,
             ToSupervisor::Started => &mut self.started,
@@ -517,6 +522,15 @@ mod tests {
         assert_eq!(allowed(now + Duration::from_millis(999)), 0);
         assert_eq!(allowed(now + Duration::from_secs(2)), 8);
         assert_eq!(allowed(now + Duration::from_secs(1000)), 2 * NEWS_AHEAD);
+    }
+
+    #[test]
+    fn news_of_peers_that_were_removed_may_still_come() {
+        let now = Instant::now();
+        let mut allowance = Allowance::for_peers(10_000, now);
+        allowance.replace_peers(1);
+        let news = ToSupervisor::Unanswered(Vec::new());
+        assert!((0..2 * messages(10_000)).all(|_| allowance.allows(&news, now)));
     }
 
     #[test]

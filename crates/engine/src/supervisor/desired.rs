@@ -1,5 +1,6 @@
 //! What a configuration asks of the host's network.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use device::Mode;
@@ -134,16 +135,14 @@ fn translation(translate: &Translate) -> Translation {
 /// A peer that owns everything is no reason to redirect the default route, and what an address of
 /// the device makes on-link needs no route of its own.
 fn routes(config: &Config) -> Vec<IpNet> {
-    let mut routes: Vec<IpNet> = Vec::new();
     let allowed = allowed(config).filter(|_| config.network.allowed_ips_routed);
-    for &route in config.network.routes.iter().chain(allowed) {
-        let is_on_link =
-            config.device.addresses.iter().any(|address| on_link(address).contains(&route));
-        if !is_on_link && !routes.contains(&route) {
-            routes.push(route);
-        }
-    }
-    routes
+    let routes = config.network.routes.iter().chain(allowed).copied();
+    let is_on_link = |route: &IpNet| {
+        config.device.addresses.iter().any(|address| on_link(address).contains(route))
+    };
+    // One lookup for each, since there may be thousands.
+    let mut seen = HashSet::new();
+    routes.filter(|route| !is_on_link(route) && seen.insert(*route)).collect()
 }
 
 /// Where packets from the tunnel come from: what is reached through it.

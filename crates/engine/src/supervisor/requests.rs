@@ -7,11 +7,12 @@
 //! stays, stays undisturbed. What cannot be changed while packets are carried, the device and the host's network,
 //! is said to wait for the next start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use device::Mode;
 use proto::key::PublicKey;
 use proto::{Path, Peer};
 use transport::udp::UdpSocket;
@@ -105,8 +106,11 @@ impl Supervisor {
             tracing::warn!("{warning}");
         }
         let mut changes = self.waiting_changes(&config, keys.as_ref());
-        changes.extend(peer_changes(&self.config.peers, &config.peers));
-        changes.extend(self.adopt(config.peers, keys, &HashMap::new()));
+        // The peers of a tunnel without security have no keys, so they wait with it.
+        if config.local.security == self.config.local.security {
+            changes.extend(peer_changes(&self.config.peers, &config.peers));
+            changes.extend(self.adopt(config.peers, keys, &HashMap::new()));
+        }
         for change in &changes {
             tracing::info!("read again: {change}");
         }
@@ -143,34 +147,47 @@ impl Supervisor {
     ) -> Option<String> {
         let keys = keys.filter(|_| self.keys.is_some());
         let before = std::mem::replace(&mut self.config.peers, peers);
+        let staying = self.place(&before, moved);
+        let other_key = keys.as_ref().map(Keys::public) != self.keys.as_ref().map(Keys::public);
+        self.keys = keys.or_else(|| self.keys.take());
+        self.watch_names();
+        // The ways first: what is sent to another address must not go into the tunnel.
+        self.fit();
+        if other_key {
+            // All sessions end, since all of them are with the key of before.
+            self.with_attachment(super::Attachment::restart);
+        } else {
+            self.tell_peers(&staying);
+        }
+        other_key.then(|| "this side has another private key".to_owned())
+    }
+
+    /// Finds out where the peers are, after those of the configuration were replaced; who stays where it is.
+    fn place(
+        &mut self,
+        before: &[config::Peer],
+        moved: &HashMap<PublicKey, SocketAddr>,
+    ) -> HashSet<PublicKey> {
         let known = std::mem::take(&mut self.peers);
-        let sockets = &self.sockets;
         let known: HashMap<_, _> = before.iter().zip(known.peers()).map(known_by).collect();
-        let path = |peer: &config::Peer| {
+        let mut staying = HashSet::new();
+        let (sockets, config) = (&self.sockets, &self.config);
+        let mut path = |peer: &config::Peer| {
             let told = peer.public_key.and_then(|key| moved.get(&key).copied());
             let stays = known
                 .get(&identity(peer))
                 .filter(|(before, _)| told.is_none() && before.endpoints == peer.endpoints);
             if let Some((_, path)) = stays {
+                staying.extend(peer.public_key);
                 return *path;
             }
             let remote = told.or_else(|| peer.endpoints.first().and_then(address))?;
             let way = underlay::way(sockets, &peer.name, remote);
             way.inspect_err(|error| tracing::warn!("{}", WithCauses(error))).ok()
         };
-        let Ok(members) = Members::new::<Infallible>(&self.config, |_, peer| Ok(path(peer)));
+        let Ok(members) = Members::new::<Infallible>(config, |_, peer| Ok(path(peer)));
         self.peers = members;
-        let other_key = keys.as_ref().map(Keys::public) != self.keys.as_ref().map(Keys::public);
-        self.keys = keys.or_else(|| self.keys.take());
-        self.watch_names();
-        if other_key {
-            // All sessions end, since all of them are with the key of before.
-            self.with_attachment(super::Attachment::restart);
-        } else {
-            self.tell_peers();
-        }
-        self.fit();
-        other_key.then(|| "this side has another private key".to_owned())
+        staying
     }
 
     /// Looks after the names of the peers that there are now.
@@ -221,78 +238,104 @@ impl Supervisor {
         let Some(private) = after.private_key.clone() else {
             return Err(Refusal::Unsupported { what: "the private key to none" });
         };
-        if after.fwmark != before.fwmark {
-            self.set_mark(after.fwmark)?;
+        if self.config.device.mode == Mode::Tap && after.peers.len() > 1 {
+            return Err(Refusal::Unsupported { what: "the only peer to several" });
         }
-        let rebound = after.listen_port != before.listen_port;
-        if rebound {
-            self.rebind(after.listen_port)?;
-        }
-        let mut moved = HashMap::new();
-        let mut preshared = HashMap::new();
-        let mut peers = Vec::new();
-        for peer in after.peers {
-            let was = before.peers.iter().find(|was| was.public_key == peer.public_key);
-            if let Some(endpoint) = peer.endpoint
-                && was.is_none_or(|was| was.endpoint != Some(endpoint))
-            {
-                moved.insert(peer.public_key, endpoint);
-            }
-            if !peer.preshared_key.is_zero() {
-                preshared.insert(peer.public_key, peer.preshared_key.clone());
-            }
-            peers.push(self.configured(peer));
-        }
-        self.adopt(peers, Some(Keys { private, preshared }), &moved);
-        if rebound {
+        // What may fail comes before everything else.
+        let rebound = self.listen_as(&before, &after)?;
+        let secrets = after.peers.iter().filter(|peer| !peer.preshared_key.is_zero());
+        let preshared = secrets.map(|peer| (peer.public_key, peer.preshared_key.clone())).collect();
+        let moved = moved(&before.peers, &after.peers);
+        let peers = configured(&self.config.peers, after.peers, &moved);
+        let restarted = self.adopt(peers, Some(Keys { private, preshared }), &moved).is_some();
+        if rebound && !restarted {
             self.with_attachment(super::Attachment::restart);
         }
         Ok(())
     }
 
-    /// A peer of the configuration as `peer` says that it is.
-    fn configured(&self, peer: RosterPeer) -> config::Peer {
-        let key = Some(peer.public_key);
-        let known = self.config.peers.iter().find(|known| known.public_key == key);
-        let short: String = peer.public_key.to_string().chars().take(SHORT_KEY).collect();
-        let keepalive = std::time::Duration::from_secs(peer.keepalive.into());
-        let mut configured = known.cloned().unwrap_or_else(|| config::Peer {
-            name: peer.name.unwrap_or_else(|| format!("peer-{short}")),
-            public_key: key,
-            preshared_key: None,
-            endpoints: Vec::new(),
-            allowed_ips: Vec::new(),
-            keepalive: None,
-        });
-        configured.allowed_ips = peer.allowed_ips;
-        configured.keepalive = (!keepalive.is_zero()).then_some(keepalive);
-        let secret = Some(peer.preshared_key).filter(|key| !key.is_zero());
-        configured.preshared_key = secret.map(KeySource::Inline);
-        configured
+    /// Has the port and the mark of `after`: both, or none. Whether there are other sockets now.
+    fn listen_as(&mut self, before: &Roster, after: &Roster) -> Result<bool, Refusal> {
+        let rebinds = after.listen_port != before.listen_port;
+        if rebinds {
+            self.rebind(after.listen_port, after.fwmark)?;
+        } else if after.fwmark != before.fwmark {
+            self.mark(after.fwmark)?;
+        }
+        self.config.local.fwmark = after.fwmark;
+        Ok(rebinds)
     }
 
-    fn set_mark(&mut self, mark: Option<u32>) -> Result<(), Refusal> {
-        for socket in &self.sockets {
+    fn mark(&self, mark: Option<u32>) -> Result<(), Refusal> {
+        self.sockets.iter().try_for_each(|socket| {
             socket.set_mark(mark.unwrap_or(0)).map_err(|error| {
                 tracing::warn!("mark datagrams: {error}");
                 Refusal::Failed
-            })?;
-        }
-        self.config.local.fwmark = mark;
-        Ok(())
+            })
+        })
     }
 
-    /// Listens on another port, at the same addresses.
-    fn rebind(&mut self, port: u16) -> Result<(), Refusal> {
-        let mut addresses: Vec<_> = self.sockets.iter().map(UdpSocket::local_addr).collect();
-        addresses.iter_mut().for_each(|address| address.set_port(port));
-        let sockets = underlay::bind_all(addresses, self.config.local.fwmark);
-        self.sockets = sockets.map_err(|error| {
-            tracing::warn!("{}", WithCauses(&error));
-            Refusal::PortInUse
-        })?;
+    /// Listens on another port, the same one at all addresses.
+    fn rebind(&mut self, mut port: u16, mark: Option<u32>) -> Result<(), Refusal> {
+        let mut sockets: Vec<UdpSocket> = Vec::new();
+        for mut address in self.sockets.iter().map(UdpSocket::local_addr) {
+            address.set_port(port);
+            let bound = underlay::bind_all([address], mark).map_err(|error| {
+                tracing::warn!("{}", WithCauses(&error));
+                Refusal::PortInUse
+            })?;
+            port = bound.first().map_or(port, |socket| socket.local_addr().port());
+            sockets.extend(bound);
+        }
+        self.sockets = sockets;
         Ok(())
     }
+}
+
+/// Who is told to be elsewhere than it is, and where.
+fn moved(before: &[RosterPeer], after: &[RosterPeer]) -> HashMap<PublicKey, SocketAddr> {
+    let known: HashMap<_, _> = before.iter().map(|peer| (peer.public_key, peer.endpoint)).collect();
+    let told = after.iter().filter_map(|peer| Some((peer.public_key, peer.endpoint?)));
+    told.filter(|(key, endpoint)| known.get(key) != Some(&Some(*endpoint))).collect()
+}
+
+/// Peers of the configuration as `peers` say that they are. Who has `moved` has no other endpoint any more: a name would
+/// lead it back.
+fn configured(
+    known: &[config::Peer],
+    peers: Vec<RosterPeer>,
+    moved: &HashMap<PublicKey, SocketAddr>,
+) -> Vec<config::Peer> {
+    let known: HashMap<_, _> =
+        known.iter().filter_map(|peer| Some((peer.public_key?, peer))).collect();
+    let configured = |peer: RosterPeer| {
+        let key = peer.public_key;
+        let secret = Some(peer.preshared_key).filter(|key| !key.is_zero());
+        let keepalive = Duration::from_secs(peer.keepalive.into());
+        let was = known.get(&key).copied();
+        let endpoints = match moved.get(&key) {
+            Some(&remote) => vec![endpoint(remote)],
+            None => was.map(|was| was.endpoints.clone()).unwrap_or_default(),
+        };
+        config::Peer {
+            name: was.map_or_else(|| short_name(&key), |was| was.name.clone()),
+            public_key: Some(key),
+            preshared_key: secret.map(KeySource::Inline),
+            endpoints,
+            allowed_ips: peer.allowed_ips,
+            keepalive: (!keepalive.is_zero()).then_some(keepalive),
+        }
+    };
+    peers.into_iter().map(configured).collect()
+}
+
+/// What a peer is called that has no name.
+fn short_name(key: &PublicKey) -> String {
+    format!("peer-{}", key.to_string().chars().take(SHORT_KEY).collect::<String>())
+}
+
+fn endpoint(remote: SocketAddr) -> Endpoint {
+    Endpoint::Udp { host: Host::Ip(remote.ip()), port: remote.port() }
 }
 
 /// By what a peer is known: its key, or its name without security.
@@ -357,5 +400,40 @@ fn peer_status(
         keepalive: peer.keepalive,
         received: session.map(|session| carried(session.received)),
         sent: session.map(|session| carried(session.sent)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(key: u8, name: &str) -> config::Peer {
+        config::Peer {
+            name: "b".to_owned(),
+            public_key: Some([key; 32].into()),
+            preshared_key: None,
+            endpoints: vec![Endpoint::Udp { host: Host::Name(name.to_owned()), port: 1 }],
+            allowed_ips: Vec::new(),
+            keepalive: None,
+        }
+    }
+
+    fn at(key: u8, endpoint: &str) -> RosterPeer {
+        RosterPeer { endpoint: endpoint.parse().ok(), ..RosterPeer::new([key; 32].into()) }
+    }
+
+    #[test]
+    fn a_peer_that_is_told_to_be_elsewhere_is_not_looked_for_by_its_name() {
+        let known = [named(1, "b.example"), named(2, "c.example")];
+        let before = [at(1, "10.0.0.1:1"), at(2, "10.0.0.2:1")];
+        let after = vec![at(1, "10.0.0.1:1"), at(2, "10.0.0.9:1"), at(3, "")];
+        let moved = moved(&before, &after);
+        assert_eq!(moved, HashMap::from([([2; 32].into(), "10.0.0.9:1".parse().unwrap())]));
+        let endpoints = configured(&known, after, &moved).into_iter().map(|peer| peer.endpoints);
+        let other = Endpoint::Udp { host: Host::Ip([10, 0, 0, 9].into()), port: 1 };
+        assert_eq!(
+            endpoints.collect::<Vec<_>>(),
+            [known[0].endpoints.clone(), vec![other], vec![]]
+        );
     }
 }

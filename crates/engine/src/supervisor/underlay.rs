@@ -189,9 +189,12 @@ pub(super) fn inner_mtu(
         let inner = outer.inner(remote, content, encapsulation);
         smallest = Some(smallest.map_or(inner, |smallest| smallest.min(inner)));
     };
-    for remote in remotes {
-        match remote {
-            Some(remote) => consider(outer_mtu(netlink, remote.ip(), device)?, remote.ip()),
+    // Each question is asked once, since peers are many, and places fewer.
+    let places: BTreeSet<_> =
+        remotes.iter().map(|remote| remote.map(|remote| remote.ip())).collect();
+    for place in places {
+        match place {
+            Some(remote) => consider(outer_mtu(netlink, remote, device)?, remote),
             None => {
                 for local in listening.iter().map(SocketAddr::ip) {
                     consider(listening_mtu(netlink, local, device)?, local);

@@ -59,7 +59,7 @@ pub struct PeerConfig {
     pub public_key: PublicKey,
     /// What both sides share beside their keys; zero for nothing.
     pub preshared_key: PresharedKey,
-    /// Where it is, if that is known. Nothing leaves a peer that is known where it is.
+    /// Where it is from now on, if that is known. Nothing leaves a peer that is known where it is.
     pub path: Option<Path>,
     /// It hears from this side at least so often; never without data if this is none.
     pub keepalive: Option<Duration>,

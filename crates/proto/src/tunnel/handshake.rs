@@ -180,20 +180,37 @@ impl Core {
 impl Remote {
     /// Something wants new keys.
     pub(super) fn begin_handshake(&mut self, core: &mut Core, ctx: &mut Context<'_>) {
-        if self.session.path().is_none() {
+        if !self.begin_attempt(ctx.now) {
             return;
         }
-        if let Some(attempt) = &mut self.attempt {
-            attempt.since = ctx.now;
-            return;
-        }
-        self.attempt = Some(Attempt { since: ctx.now, initiating: None });
-        match self.initiated.map(|initiated| initiated + REKEY_TIMEOUT) {
+        match self.earliest_initiation() {
             Some(earliest) if earliest > ctx.now => {
                 core.timers.arm(self.peer(), Timer::Initiation, earliest);
             }
             _ => self.send_initiation(core, ctx),
         }
+    }
+
+    /// New keys are wanted of many peers: the timer sends the initiation, so that others have their turn in between.
+    pub(super) fn schedule_handshake(&mut self, core: &mut Core, now: Instant) {
+        if self.begin_attempt(now) {
+            let at = self.earliest_initiation().map_or(now, |earliest| earliest.max(now));
+            core.timers.arm(self.peer(), Timer::Initiation, at);
+        }
+    }
+
+    /// Begins an attempt, or lets the time of the one that goes on start anew; whether it has just begun.
+    fn begin_attempt(&mut self, now: Instant) -> bool {
+        if self.session.path().is_none() {
+            return false;
+        }
+        let is_new = self.attempt.is_none();
+        self.attempt.get_or_insert(Attempt { since: now, initiating: None }).since = now;
+        is_new
+    }
+
+    fn earliest_initiation(&self) -> Option<Instant> {
+        self.initiated.map(|initiated| initiated + REKEY_TIMEOUT)
     }
 
     /// The last initiation had no answer, or the first one may leave.
@@ -266,6 +283,9 @@ impl Remote {
         self.drop_staged(core, DropReason::NoSession);
         self.session.lower(Looks::REKEY);
         core.timers.disarm(self.peer(), Timer::Acknowledgment);
+        // Nobody watches any more, so lanes have to tell again.
+        self.session.lower(Looks::UNACKNOWLEDGED);
+        self.session.forget_unacknowledged();
         if core.timers.armed(self.peer(), Timer::EraseKeys).is_none() {
             self.arm_erasure(core, ctx.now);
         }

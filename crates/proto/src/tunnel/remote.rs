@@ -91,7 +91,7 @@ impl Remote {
     /// Follows a configuration of the same peer, without disturbing what has not changed.
     pub(super) fn reconfigure(&mut self, core: &mut Core, now: Instant, config: PeerConfig) {
         let old = std::mem::replace(&mut self.config, config);
-        if let Some(path) = self.config.path.filter(|path| Some(path) != old.path.as_ref()) {
+        if let Some(path) = self.config.path {
             self.session.set_path(path);
         }
         if self.config.preshared_key != old.preshared_key {
@@ -172,6 +172,9 @@ impl Remote {
             let previous = self.keys.promote();
             self.discard(core, previous);
             self.established(core, ctx);
+        } else if looks.contains(Looks::CONFIRMED) {
+            // The lane has published a keypair that newer ones of this side had overtaken already.
+            self.open_gate(core, ctx);
         }
         self.greet(core, ctx);
         self.watch(core, ctx);
@@ -321,8 +324,8 @@ impl Remote {
     /// Sends what waited for a keypair.
     fn flush(&mut self, core: &mut Core, ctx: &mut Context<'_>) {
         while !self.staged.is_empty() {
-            let Some(keypair) = self.session.sealing(ctx.now) else { return };
-            let Some(packet) = self.staged.pop(&mut core.staged) else { return };
+            let Some(keypair) = self.session.sealing(ctx.now) else { break };
+            let Some(packet) = self.staged.pop(&mut core.staged) else { break };
             match core.content {
                 Content::Packet => {
                     let padding = padding(packet.len(), core.mtu);
