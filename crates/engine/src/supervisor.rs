@@ -22,6 +22,7 @@
 //! redirected before packets are carried, and what is wrong is found before anything is changed.
 
 mod attachment;
+mod candidates;
 mod carrier;
 mod desired;
 mod host;
@@ -68,6 +69,7 @@ pub use self::preview::{Preview, Step, preview};
 pub use self::underlay::UnderlayError;
 
 use self::attachment::{Attachment, Lasting};
+use self::candidates::{Candidates, Moved};
 use self::desired::Circumstances;
 use self::host::HostNetwork;
 use self::keys::Keys;
@@ -161,9 +163,11 @@ struct Supervisor {
     monitor: Monitor,
     sockets: Vec<UdpSocket>,
     peers: Members,
+    candidates: Candidates,
     keys: Option<Keys>,
     /// The largest inner packet, as the worker was told.
     mtu: InnerMtu,
+    /// None until there is a name.
     names: Option<Names>,
     attachment: Option<Attachment>,
     /// The device's index, which no other device gets while this one lives.
@@ -193,7 +197,7 @@ enum Event {
     Signal(Request),
     Changes(Vec<Change>),
     Worker,
-    Moved(Vec<names::Moved>),
+    Found(Vec<names::Found>),
     Asked,
     Deadline,
 }
@@ -218,8 +222,7 @@ impl Supervisor {
         ])?;
         let (sockets, peers) = underlay::open(&config)
             .map_err(|cause| TunnelError::Underlay { tunnel: tunnel(), cause })?;
-        let names = Names::watch(&config, &peers.remotes()).map_err(TunnelError::Wait)?;
-        Ok(Self {
+        let mut supervisor = Self {
             control: open_control(&config),
             config,
             file,
@@ -227,9 +230,10 @@ impl Supervisor {
             monitor,
             sockets,
             peers,
+            candidates: Candidates::default(),
             keys,
             mtu: InnerMtu::SMALLEST_IPV6,
-            names,
+            names: None,
             attachment: None,
             link: None,
             device_up: false,
@@ -237,7 +241,10 @@ impl Supervisor {
             past: Totals::default(),
             since: Instant::now(),
             complaint: None,
-        })
+        };
+        let chosen = supervisor.peers.remotes();
+        supervisor.watch_names(&chosen);
+        Ok(supervisor)
     }
 
     /// What of the tunnel outlives a device.
@@ -321,7 +328,7 @@ impl Supervisor {
                 Event::Asked => self.handle_control(),
                 Event::Changes(changes) => self.handle_changes(&changes),
                 Event::Worker => self.handle_worker(),
-                Event::Moved(moved) => self.handle_moved(&moved),
+                Event::Found(found) => self.handle_found(found),
                 Event::Deadline => {}
             }
             self.handle_due();
@@ -359,7 +366,7 @@ impl Supervisor {
                 return Ok(Event::Worker);
             }
             if let Some(names) = self.names.as_ref().filter(|_| names) {
-                return Ok(Event::Moved(names.take()));
+                return Ok(Event::Found(names.take()));
             }
             if asked {
                 return Ok(Event::Asked);
@@ -416,7 +423,7 @@ impl Supervisor {
         if let Some(names) = &self.names
             && changes.iter().any(|change| matches!(change, Change::AddressAdded(_)))
         {
-            names.look();
+            names.look_at_all();
         }
     }
 
@@ -562,7 +569,7 @@ impl Supervisor {
                     learned |= is_first && self.learn(PeerIndex(peer), path.into());
                 }
                 ToSupervisor::Roamed(roamed) => learned |= self.handle_roamed(&roamed),
-                ToSupervisor::Unanswered(peers) => self.handle_unanswered(&peers),
+                ToSupervisor::Unanswered(peers) => learned |= self.handle_unanswered(&peers),
                 ToSupervisor::Ended(Ending::DeviceGone) => return self.lose_device(),
                 ToSupervisor::Ended(Ending::Failed { text }) => {
                     tracing::error!("device {}: {text}", self.config.device.name);
@@ -596,6 +603,7 @@ impl Supervisor {
             let path = Path::from(*path);
             let before = self.peers.peer(place).and_then(|peer| peer.path);
             learned |= self.learn(place, path);
+            self.candidates.handle_heard(place, path.remote);
             if before.is_none_or(|before| before.remote != path.remote)
                 && let Some(peer) = self.peers.peer(place)
             {
@@ -605,28 +613,54 @@ impl Supervisor {
         learned
     }
 
-    /// Peers do not answer: their names may lead elsewhere by now.
-    fn handle_unanswered(&mut self, peers: &[Key]) {
+    /// Peers do not answer: their names may lead elsewhere by now, or they are at another of their endpoints. Whether
+    /// they are looked for elsewhere.
+    fn handle_unanswered(&mut self, peers: &[Key]) -> bool {
         tracing::debug!("{} peers do not answer", peers.len());
+        let places: Vec<_> = peers.iter().filter_map(|key| self.peers.place(&key.0)).collect();
         if let Some(names) = &self.names {
-            names.look();
+            names.look(places.iter().flat_map(|&place| self.candidates.names_of(place)));
         }
+        let mut learned = false;
+        for place in places {
+            let current = self.peers.peer(place).and_then(|peer| peer.path);
+            let current = current.map(|path| path.remote);
+            let Some(moved) = self.candidates.handle_unanswered(place, current) else { continue };
+            if let Some(path) = self.move_to(moved) {
+                tracing::debug!("peer {} is looked for at {}", place.0, moved.remote);
+                learned = true;
+                self.tell_of(place, |key| ToWorker::Try { key, path: path.into() });
+            }
+        }
+        learned
     }
 
-    /// The names of peers lead elsewhere now.
-    fn handle_moved(&mut self, moved: &[names::Moved]) {
-        for &names::Moved { peer: place, remote } in moved {
-            let Some(name) = self.peers.peer(place).map(|peer| peer.name.clone()) else { continue };
-            let Ok(path) = underlay::way(&self.sockets, &name, remote) else { continue };
+    /// Remembers that a peer is looked for elsewhere; the way to it, if there is one.
+    fn move_to(&mut self, Moved { peer: place, remote }: Moved) -> Option<Path> {
+        let name = &self.peers.peer(place)?.name;
+        let path = underlay::way(&self.sockets, name, remote).ok()?;
+        self.peers.set_path(place, path);
+        Some(path)
+    }
+
+    /// The names of peers were looked up.
+    fn handle_found(&mut self, found: Vec<names::Found>) {
+        let moved = self.candidates.handle_found(found);
+        let moved: Vec<_> =
+            moved.into_iter().filter(|moved| self.move_to(*moved).is_some()).collect();
+        for Moved { peer, remote } in &moved {
+            let name = self.peers.peer(*peer).map(|peer| peer.name.as_str()).unwrap_or_default();
             tracing::info!("peer {name:?} is at {remote} now");
-            self.peers.set_path(place, path);
+        }
+        if moved.is_empty() {
+            return;
         }
         // The way first: what is sent to the new address must not go into the tunnel.
         self.fit();
         match &self.keys {
             None => self.tell_peers(&HashSet::new()),
             Some(_) => {
-                for &names::Moved { peer, .. } in moved {
+                for Moved { peer, .. } in moved {
                     self.tell_path(peer);
                 }
             }
@@ -645,10 +679,16 @@ impl Supervisor {
 
     /// Tells the worker where a peer is.
     fn tell_path(&mut self, place: PeerIndex) {
-        let path = self.peers.peer(place).and_then(|peer| peer.path);
-        let key = self.config.peers.get(usize::from(place.0)).and_then(|peer| peer.public_key);
-        if let (Some(key), Some(path)) = (key, path) {
-            self.tell(&ToWorker::Path { key: Key(key), path: path.into() });
+        if let Some(path) = self.peers.peer(place).and_then(|peer| peer.path) {
+            self.tell_of(place, |key| ToWorker::Path { key, path: path.into() });
+        }
+    }
+
+    /// Tells the worker something of the peer that has a key.
+    fn tell_of(&mut self, place: PeerIndex, message: impl FnOnce(Key) -> ToWorker) {
+        let peer = self.config.peers.get(usize::from(place.0));
+        if let Some(key) = peer.and_then(|peer| peer.public_key) {
+            self.tell(&message(Key(key)));
         }
     }
 

@@ -313,6 +313,11 @@ impl Worker {
                         sessions.set_path(key, path);
                     }
                 }
+                ToWorker::Try { key, path } => {
+                    if let Carriage::Sealed(sessions) = &mut self.carriage {
+                        sessions.try_path(key, path);
+                    }
+                }
                 ToWorker::Mtu(mtu) => self.set_mtu(mtu),
                 ToWorker::Report => self.tell_traffic()?,
                 ToWorker::Stop => {

@@ -281,6 +281,13 @@ fn observe_at(path: &Path, link: Option<LinkIndex>) -> Result<Resolver, Resolver
     Ok(Resolver::Resolved(settings.unwrap_or_default()))
 }
 
+/// The servers that a resolver asks whose file (resolv.conf(5)) holds `contents`: at most three, in that order.
+pub fn servers(contents: &[u8]) -> Vec<IpAddr> {
+    let mut servers = Conf::parse(contents).servers;
+    servers.truncate(SERVERS_MOST);
+    servers
+}
+
 fn leads_to_resolved(found: &Found) -> bool {
     let there = found.leads_to.as_ref().is_some_and(|end| end.starts_with(RESOLVED_DIRECTORY));
     let servers = Conf::parse(&found.contents).servers;

@@ -316,6 +316,12 @@ impl Session {
         (nanos > 0).then_some(Instant::from_nanos(nanos))
     }
 
+    /// When an authentic message was last received, if one was.
+    pub(crate) fn last_received(&self) -> Option<Instant> {
+        let nanos = self.back.last.load(Ordering::Relaxed);
+        (nanos > 0).then_some(Instant::from_nanos(nanos))
+    }
+
     /// What the lanes wanted to be looked at.
     pub(crate) fn looks(&self) -> Looks {
         Looks(self.looks.load(Ordering::SeqCst))

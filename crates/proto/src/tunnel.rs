@@ -140,6 +140,17 @@ impl Tunnel {
         }
     }
 
+    /// The peer may be at `path`: the next initiation goes there, if one is due and nothing has come from the peer
+    /// for `REKEY_TIMEOUT`, so that a lost datagram moves nobody. Whether that is so.
+    pub fn try_path(&mut self, now: Instant, peer: PeerIndex, path: Path) -> bool {
+        let Some((remote, _)) = self.find(peer) else { return false };
+        let is_lost = remote.is_lost(now);
+        if is_lost {
+            remote.session.set_path(path);
+        }
+        is_lost
+    }
+
     /// Makes new keys, in the next [`Self::handle_timeout`]s or `REKEY_TIMEOUT` after the last initiation.
     pub fn initiate(&mut self, ctx: &mut Context<'_>, peer: PeerIndex) {
         if let Some((remote, core)) = self.find(peer) {

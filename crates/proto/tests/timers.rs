@@ -5,6 +5,7 @@ mod world;
 use std::time::Duration;
 
 use proto::DropReason;
+use proto::peer::Path;
 use proto::tunnel::{Event, Timing};
 use wire::message::Kind;
 use world::{Options, World, millis, secs};
@@ -53,6 +54,55 @@ fn a_handshake_is_repeated_for_ninety_seconds_and_then_given_up() {
     world.run_for(secs(3600));
     assert_eq!(world.times(0, start, Kind::Initiation), times);
     world.exchange(0, 1);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_looked_for_elsewhere_within_the_same_attempt() {
+    let mut world = World::pair();
+    let (here, there) = (world.hosts[0].address(), world.hosts[1].address());
+    world.network.cut(here, there);
+    let start = world.now;
+    world.send(0, 1);
+    world.run_for(secs(6));
+    let other = Path { remote: "203.0.113.9:1".parse().unwrap(), ..world.hosts[1].path() };
+    assert!(try_path(&mut world, other));
+    world.run_for(secs(600));
+    let initiations = world.times(0, start, Kind::Initiation);
+    let elsewhere = world.tap.heard.iter().filter(|heard| heard.to.is_none()).count();
+    // The first two were on their way.
+    assert_eq!(elsewhere, initiations.len() - 2);
+    let last = *initiations.last().unwrap() - start;
+    assert!((secs(80)..secs(91)).contains(&last), "{last:?}");
+}
+
+#[test]
+fn a_peer_that_was_heard_of_is_not_looked_for_elsewhere() {
+    let (mut world, _) = quiet_pair();
+    let other = Path { remote: "203.0.113.9:1".parse().unwrap(), ..world.hosts[1].path() };
+    // Nobody asks for keys.
+    assert!(!try_path(&mut world, other));
+    // The initiation got lost, and data goes on.
+    let (here, there) = (world.hosts[0].address(), world.hosts[1].address());
+    world.network.cut(here, there);
+    let (key, now) = (world.hosts[1].tunnel.public_key(), world.now);
+    world.hosts[0].with_tunnel(now, |tunnel, ctx| {
+        let peer = tunnel.peer(&key).unwrap();
+        tunnel.initiate(ctx, peer);
+    });
+    world.drain(0);
+    world.run_for(millis(5400));
+    world.network.mend();
+    world.exchange(1, 0);
+    assert!(!try_path(&mut world, other));
+    world.exchange(0, 1);
+}
+
+/// Whether host 0 looks for its peer at `path`.
+fn try_path(world: &mut World, path: Path) -> bool {
+    let key = world.hosts[1].tunnel.public_key();
+    let host = &mut world.hosts[0];
+    let (peer, now) = (host.tunnel.peer(&key).expect("it is a peer"), host.instant(world.now));
+    host.tunnel.try_path(now, peer, path)
 }
 
 #[test]

@@ -114,6 +114,13 @@ pub(crate) enum ToWorker {
         /// The way to it.
         path: PathEntry,
     },
+    /// A peer that does not answer may be elsewhere.
+    Try {
+        /// Its public key.
+        key: Key,
+        /// The way to it.
+        path: PathEntry,
+    },
     /// From here on the largest inner packet has so many octets.
     Mtu(u32),
     /// Say what was carried.

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use device::Mode;
 use proto::key::PublicKey;
-use proto::{Path, Peer};
+use proto::{Path, Peer, PeerIndex};
 use transport::udp::UdpSocket;
 
+use super::candidates::Candidates;
 use super::keys::Keys;
 use super::members::Members;
 use super::names::Names;
@@ -150,7 +151,6 @@ impl Supervisor {
         let staying = self.place(&before, moved);
         let other_key = keys.as_ref().map(Keys::public) != self.keys.as_ref().map(Keys::public);
         self.keys = keys.or_else(|| self.keys.take());
-        self.watch_names();
         // The ways first: what is sent to another address must not go into the tunnel.
         self.fit();
         if other_key {
@@ -169,37 +169,46 @@ impl Supervisor {
         moved: &HashMap<PublicKey, SocketAddr>,
     ) -> HashSet<PublicKey> {
         let known = std::mem::take(&mut self.peers);
-        let known: HashMap<_, _> = before.iter().zip(known.peers()).map(known_by).collect();
-        let mut staying = HashSet::new();
         let (sockets, config) = (&self.sockets, &self.config);
-        let mut path = |peer: &config::Peer| {
-            let told = peer.public_key.and_then(|key| moved.get(&key).copied());
-            let stays = known
-                .get(&identity(peer))
-                .filter(|(before, _)| told.is_none() && before.endpoints == peer.endpoints);
-            if let Some((_, path)) = stays {
-                staying.extend(peer.public_key);
-                return *path;
+        let places = (0..).map(PeerIndex).zip(before.iter().zip(known.peers()));
+        let known: HashMap<_, _> = places.map(known_by).collect();
+        let told = |peer: &config::Peer| moved.get(&peer.public_key?).copied();
+        let stays = |peer: &config::Peer| {
+            let (place, before, member) = known.get(&identity(peer))?;
+            let stays = told(peer).is_none() && before.endpoints == peer.endpoints;
+            stays.then_some((*place, *member))
+        };
+        let path = |peer: &config::Peer| {
+            if let Some((_, member)) = stays(peer) {
+                return member.path;
             }
-            let remote = told.or_else(|| peer.endpoints.first().and_then(address))?;
+            let remote = told(peer).or_else(|| peer.endpoints.first().and_then(address))?;
             let way = underlay::way(sockets, &peer.name, remote);
             way.inspect_err(|error| tracing::warn!("{}", WithCauses(error))).ok()
         };
         let Ok(members) = Members::new::<Infallible>(config, |_, peer| Ok(path(peer)));
+        let chosen = config.peers.iter().zip(members.remotes()).map(|(peer, remote)| {
+            stays(peer).and_then(|(place, _)| self.candidates.chosen(place)).or(remote)
+        });
+        let chosen: Vec<_> = chosen.collect();
+        let staying = config.peers.iter().filter(|peer| stays(peer).is_some());
+        let staying = staying.filter_map(|peer| peer.public_key).collect();
         self.peers = members;
+        self.watch_names(&chosen);
         staying
     }
 
-    /// Looks after the names of the peers that there are now.
-    fn watch_names(&mut self) {
-        match Names::watch(&self.config, &self.peers.remotes()) {
-            Ok(names) => {
-                self.names = names;
-                if let Some(names) = &self.names {
-                    names.look();
-                }
-            }
-            Err(error) => tracing::warn!("names of peers are not looked up: {error}"),
+    /// Looks after the places of the peers that there are now, of which these are `chosen`.
+    pub(super) fn watch_names(&mut self, chosen: &[Option<SocketAddr>]) {
+        let local: Vec<_> = self.sockets.iter().map(UdpSocket::local_addr).collect();
+        let before = std::mem::take(&mut self.candidates);
+        self.candidates = Candidates::new(&self.config.peers, chosen, &local, before);
+        if self.names.is_none() && self.candidates.names().next().is_some() {
+            let told = |error: &_| tracing::warn!("names of peers are not looked up: {error}");
+            self.names = Names::start().inspect_err(told).ok();
+        }
+        if let Some(names) = &self.names {
+            names.replace(self.candidates.names());
         }
     }
 
@@ -343,10 +352,10 @@ fn identity(peer: &config::Peer) -> Result<PublicKey, String> {
     peer.public_key.ok_or_else(|| peer.name.clone())
 }
 
-type Known<'a> = (Result<PublicKey, String>, (&'a config::Peer, Option<Path>));
+type Known<'a> = (Result<PublicKey, String>, (PeerIndex, &'a config::Peer, &'a Peer));
 
-fn known_by<'a>((peer, member): (&'a config::Peer, &Peer)) -> Known<'a> {
-    (identity(peer), (peer, member.path))
+fn known_by<'a>((place, (peer, member)): (PeerIndex, (&'a config::Peer, &'a Peer))) -> Known<'a> {
+    (identity(peer), (place, peer, member))
 }
 
 /// Where an endpoint is that is no name.

@@ -12,6 +12,7 @@ use transport::udp::{BindError, Options, UdpSocket};
 
 use super::members::Members;
 use crate::config::{Config, Endpoint, Host, Security};
+use crate::with_causes::WithCauses;
 
 /// What Ethernet carries, where nothing better is known.
 const ETHERNET: OuterMtu = OuterMtu(1500);
@@ -63,19 +64,40 @@ pub(super) fn resolve(peer: &str, endpoint: &Endpoint) -> Result<Vec<SocketAddr>
     }
 }
 
-/// Where each peer is, by its first endpoint; none for those that have none.
+/// Where each peer is, by its first endpoint that can be found; none for those that have none.
+///
+/// A peer that cannot be found is looked for later, if that may be: with security, if another one was found, and if
+/// the question for its name will not go into the tunnel.
 pub(super) fn remotes(config: &Config) -> Result<Vec<Option<SocketAddr>>, UnderlayError> {
     let listen = listen(config);
+    let found: Vec<_> = config.peers.iter().map(|peer| remote(peer, &listen)).collect();
+    let may_wait = config.local.security == Security::Wireguard && !config.network.default_route;
+    if !may_wait || !found.iter().any(|remote| matches!(remote, Ok(Some(_)))) {
+        return found.into_iter().collect();
+    }
+    let warned = |error: &UnderlayError| tracing::warn!("{}", WithCauses(error));
+    Ok(found.into_iter().map(|remote| remote.inspect_err(warned).ok().flatten()).collect())
+}
+
+/// Where a peer is, by its first endpoint that can be found; the error of the first one if none can.
+fn remote(
+    peer: &crate::config::Peer,
+    listen: &[SocketAddr],
+) -> Result<Option<SocketAddr>, UnderlayError> {
     let speaks = |remote: &SocketAddr| {
         listen.is_empty() || listen.iter().any(|local| local.is_ipv4() == remote.is_ipv4())
     };
-    let remote = |peer: &crate::config::Peer| {
-        let Some(endpoint) = peer.endpoints.first() else { return Ok(None) };
-        let found = resolve(&peer.name, endpoint)?;
-        // An address of a family that no socket speaks is better than none: the error names it.
-        Ok(found.iter().find(|remote| speaks(remote)).or_else(|| found.first()).copied())
-    };
-    config.peers.iter().map(remote).collect()
+    let mut error = None;
+    for endpoint in &peer.endpoints {
+        match resolve(&peer.name, endpoint) {
+            // An address of a family that no socket speaks is better than none: the error names it.
+            Ok(found) => {
+                return Ok(found.iter().find(|it| speaks(it)).or_else(|| found.first()).copied());
+            }
+            Err(cause) => error = error.or(Some(cause)),
+        }
+    }
+    error.map_or(Ok(None), Err)
 }
 
 /// The addresses to listen on.

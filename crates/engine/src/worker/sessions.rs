@@ -36,6 +36,14 @@ use crate::status::Handshakes;
 /// How often the supervisor is told where peers are and who does not answer.
 const TELL: Duration = Duration::from_secs(1);
 
+/// So many messages are told at a time: together they fit into a socket's buffer, so that nobody waits for a
+/// supervisor that is busy.
+const NEWS_A_TIME: usize = 8;
+
+/// Nothing is waited for any longer than that: the kernel's clock for waiting stands still while the machine sleeps, and
+/// the clock of keys does not.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// Under load since many handshakes waited, for so long after (drivers/net/wireguard/receive.c).
 const LOADED: Duration = Duration::from_secs(1);
 
@@ -111,6 +119,19 @@ impl Sessions {
         }
     }
 
+    /// A peer may be elsewhere, if it still does not answer where it is.
+    pub(super) fn try_path(&mut self, key: Key, path: PathEntry) {
+        let Some(peer) = self.tunnel.peer(&key.0) else { return };
+        if self.tunnel.try_path(clock::now(), peer, path.into()) {
+            return;
+        }
+        // The supervisor takes it to be there.
+        let status = self.tunnel.status(peer, clock::now());
+        if let Some(path) = status.and_then(|status| status.path) {
+            self.news.roamed.insert(key, path.into());
+        }
+    }
+
     /// Treats what lanes could not.
     pub(super) fn handle(&mut self, work: Work) {
         let context = &mut context(&mut self.random);
@@ -144,7 +165,7 @@ impl Sessions {
     pub(super) fn timeout(&self) -> Option<Duration> {
         let told = (!self.news.is_empty()).then_some(self.news.not_before);
         let next = self.tunnel.poll_timeout().into_iter().chain(told).min()?;
-        Some(next.since(clock::now()))
+        Some(next.since(clock::now()).min(LONGEST_WAIT))
     }
 
     /// Sends what the tunnel has to send.
@@ -174,11 +195,7 @@ impl Sessions {
             return Vec::new();
         }
         self.news.not_before = now + TELL;
-        let roamed: Vec<_> = std::mem::take(&mut self.news.roamed).into_iter().collect();
-        let unanswered: Vec<_> = std::mem::take(&mut self.news.unanswered).into_iter().collect();
-        let roamed = roamed.chunks(PEERS_A_MESSAGE).map(|some| ToSupervisor::Roamed(some.into()));
-        let unanswered = unanswered.chunks(PEERS_A_MESSAGE);
-        roamed.chain(unanswered.map(|some| ToSupervisor::Unanswered(some.into()))).collect()
+        self.news.take(NEWS_A_TIME * PEERS_A_MESSAGE)
     }
 
     fn note(&mut self, event: &Event) {
@@ -243,6 +260,17 @@ impl Sessions {
 }
 
 impl News {
+    /// What is to be told of so many peers at most.
+    fn take(&mut self, most: usize) -> Vec<ToSupervisor> {
+        let roamed: Vec<_> = std::iter::from_fn(|| self.roamed.pop_first()).take(most).collect();
+        let most = most - roamed.len();
+        let unanswered: Vec<_> =
+            std::iter::from_fn(|| self.unanswered.pop_first()).take(most).collect();
+        let roamed = roamed.chunks(PEERS_A_MESSAGE).map(|some| ToSupervisor::Roamed(some.into()));
+        let unanswered = unanswered.chunks(PEERS_A_MESSAGE);
+        roamed.chain(unanswered.map(|some| ToSupervisor::Unanswered(some.into()))).collect()
+    }
+
     fn is_empty(&self) -> bool {
         self.roamed.is_empty() && self.unanswered.is_empty()
     }

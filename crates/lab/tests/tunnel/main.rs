@@ -25,6 +25,7 @@ mod disturbance;
 mod dns;
 mod down;
 mod endpoint_name;
+mod endpoint_places;
 mod families;
 mod firewall;
 mod first_sender;

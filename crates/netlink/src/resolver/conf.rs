@@ -96,6 +96,15 @@ mod tests {
     }
 
     #[test]
+    fn no_more_servers_are_asked_than_a_resolver_asks() {
+        let lines: String = (1..=5).map(|number| format!("nameserver 10.0.0.{number}\n")).collect();
+        let wanted: Vec<IpAddr> =
+            ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|server| server.parse().unwrap()).into();
+        assert_eq!(crate::resolver::servers(lines.as_bytes()), wanted);
+        assert!(crate::resolver::servers(b"").is_empty());
+    }
+
+    #[test]
     fn a_file_says_who_wrote_it_and_what_to_ask() {
         assert_eq!(
             emit(&names(&["10.9.0.53"], &["lan", "example.org"]), ("home", "adit0"), &[]),

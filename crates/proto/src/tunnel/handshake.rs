@@ -213,6 +213,12 @@ impl Remote {
         self.initiated.map(|initiated| initiated + REKEY_TIMEOUT)
     }
 
+    /// Whether the peer is asked for new keys, and nothing has come from it for as long as an answer may take.
+    pub(super) fn is_lost(&self, now: Instant) -> bool {
+        let is_silent = self.session.last_received().is_none_or(|last| last + REKEY_TIMEOUT <= now);
+        self.attempt.is_some() && is_silent
+    }
+
     /// The last initiation had no answer, or the first one may leave.
     pub(super) fn handle_initiation_timer(&mut self, core: &mut Core, ctx: &mut Context<'_>) {
         let Some(attempt) = &self.attempt else { return };

@@ -11,6 +11,7 @@
 //! | `sh` | a host as an administrator sees it |
 //! | `state` | what a host's network looks like, and the kernel's counters |
 //! | `program` | programs of others |
+//! | `names` | a server that tells where names lead |
 //! | `private` | programs with mounts of their own |
 //! | `sys` | system calls that have no safe wrapper |
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use lab::Deadline;
 
 pub(crate) mod gateway;
+pub(crate) mod names;
 pub(crate) mod packet;
 pub(crate) mod pair;
 pub(crate) mod ping;
