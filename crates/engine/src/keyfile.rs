@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use proto::key::{KeyError, PresharedKey, PrivateKey};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::config::KeySource;
 use crate::regular_file;
@@ -144,6 +145,14 @@ pub fn read_preshared(
     source: &KeySource<PresharedKey>,
 ) -> Result<(PresharedKey, Option<Exposed>), KeyFileError> {
     read(source)
+}
+
+/// From here on this process leaves no core file, and other processes of its user cannot trace it
+/// (`PR_SET_DUMPABLE` of prctl(2)); called before the first key is read.
+pub fn guard_memory() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("the keys in memory may end up in a core file: {error}");
+    }
 }
 
 /// Reads one key from the octets of a file or a pipe.

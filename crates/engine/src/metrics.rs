@@ -78,11 +78,6 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// Drops alone.
-    pub(crate) fn of_drops(drops: [u64; DropReason::ALL.len()]) -> Self {
-        Self { drops, ..Self::default() }
-    }
-
     /// How many packets were dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason.index()]
@@ -113,6 +108,18 @@ pub struct Totals {
     pub out: Traffic,
     /// From the peers.
     pub back: Traffic,
+}
+
+impl Totals {
+    /// Drops alone, by [`DropReason::index`], each in its direction.
+    pub(crate) fn of_drops(drops: &[u64; DropReason::ALL.len()]) -> Self {
+        let mut totals = Self::default();
+        for (&reason, &count) in DropReason::ALL.iter().zip(drops) {
+            let direction = if reason.is_outgoing() { &mut totals.out } else { &mut totals.back };
+            direction.drops[reason.index()] = count;
+        }
+        totals
+    }
 }
 
 impl AddAssign<&Self> for Totals {
@@ -189,6 +196,17 @@ mod tests {
             sum.to_string(),
             "4 packets, 240 octets; dropped: from a stranger: 10, empty datagram: 2"
         );
+    }
+
+    #[test]
+    fn drops_of_both_directions_are_told_apart() {
+        let mut drops = [0; DropReason::ALL.len()];
+        drops[DropReason::NoHello.index()] = 2;
+        drops[DropReason::BadMac.index()] = 3;
+        let totals = Totals::of_drops(&drops);
+        let out: Vec<_> = totals.out.drops().collect();
+        let back: Vec<_> = totals.back.drops().collect();
+        assert_eq!((out, back), (vec![(DropReason::NoHello, 2)], vec![(DropReason::BadMac, 3)]));
     }
 
     #[test]

@@ -20,6 +20,8 @@
 //! | a first sender, a peer that moves | its path is told, so that the next worker knows it |
 //! | lanes have what they cannot treat, or a timer is due | the sessions treat it ([`sessions`]) |
 
+#[cfg(test)]
+mod allocations;
 mod clock;
 pub(crate) mod confine;
 mod crew;
@@ -362,7 +364,7 @@ impl Worker {
     fn tell_traffic(&self) -> Result<(), ChannelError> {
         let mut totals = self.crew.totals();
         if let Carriage::Sealed(sessions) = &self.carriage {
-            totals.back += &sessions.drops();
+            totals += &sessions.drops();
             self.channel.send(&ToSupervisor::Handshakes(sessions.handshakes()))?;
             for entries in sessions.entries() {
                 self.channel.send(&entries)?;

@@ -98,6 +98,11 @@ impl DropReason {
     pub fn index(self) -> usize {
         self as usize
     }
+
+    /// Whether what is dropped for it was on its way from the device to the wire.
+    pub fn is_outgoing(self) -> bool {
+        self.index() < Self::Stranger.index()
+    }
 }
 
 impl fmt::Display for DropReason {

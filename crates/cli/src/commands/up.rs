@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engine::config::{self, Config};
+use engine::keyfile;
 use engine::signal::Signals;
 use engine::supervisor::{self, Preview};
 use serde::Serialize;
@@ -26,6 +27,7 @@ pub(crate) struct UpArgs {
 }
 
 pub(crate) fn run(args: &UpArgs, output: &mut Output) -> Result<Exit, Failure> {
+    keyfile::guard_memory();
     let config = config::load(&args.file)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");

@@ -30,7 +30,7 @@ use crate::channel::key::Key;
 use crate::channel::message::{
     Carried, PathEntry, SealedEntry, SessionEntry, SessionSetup, ToSupervisor,
 };
-use crate::metrics::Traffic;
+use crate::metrics::Totals;
 use crate::status::Handshakes;
 
 /// How often the supervisor is told where peers are and who does not answer.
@@ -249,8 +249,8 @@ impl Sessions {
     }
 
     /// What was dropped on the slow path.
-    pub(super) fn drops(&self) -> Traffic {
-        Traffic::of_drops(*self.tunnel.drops())
+    pub(super) fn drops(&self) -> Totals {
+        Totals::of_drops(self.tunnel.drops())
     }
 
     /// The largest inner packet has another size.

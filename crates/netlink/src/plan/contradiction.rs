@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use crate::{Link, LinkIndex};
+use crate::{Link, LinkIndex, Route};
 
 use super::desired::{connected, plain_metric};
 use super::error::MTU_MOST;
@@ -128,26 +128,30 @@ fn check_routes(desired: &Desired, actual: &Actual, device: &Device) -> Result<(
     if !up && !redirects.is_empty() {
         return Err(PlanError::Down { device: device.name.clone() });
     }
+    // Asked for once: there may be thousands of both.
+    let others: Vec<&Route> = actual.others_routes().collect();
+    let unreachable: BTreeSet<IpNet> = actual.others_unreachable().collect();
     for destination in redirects {
         if !desired.has_family(actual, device.index(), destination.addr().is_ipv4()) {
             return Err(PlanError::NoAddress { destination, device: device.name.clone() });
         }
-        not_taken(destination, actual, Some(device.index()))?;
-        if actual.others_unreachable().any(|other| other == destination) {
+        not_taken(destination, actual, &others, Some(device.index()))?;
+        if unreachable.contains(&destination) {
             return Err(PlanError::RouteTaken { destination, link: None });
         }
     }
-    desired.blocked_halves().iter().try_for_each(|&half| not_taken(half, actual, None))
+    desired.blocked_halves().iter().try_for_each(|&half| not_taken(half, actual, &others, None))
 }
 
 /// Refuses a destination to which a route of someone else leads that is as good as ours or better.
 fn not_taken(
     destination: IpNet,
     actual: &Actual,
+    others: &[&Route],
     ours: Option<LinkIndex>,
 ) -> Result<(), PlanError> {
     let metric = plain_metric(destination);
-    let other = actual.others_routes().find(|route| {
+    let other = others.iter().find(|route| {
         route.destination == destination
             && route.effective_metric() <= metric
             && (route.link != ours || ours.is_none() || route.via.is_some())

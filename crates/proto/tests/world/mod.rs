@@ -109,8 +109,13 @@ impl World {
 
     /// Sends a packet, as the lane of `from` does; returns its number.
     pub(crate) fn send(&mut self, from: usize, to: usize) -> u64 {
+        self.send_as(from, from, to)
+    }
+
+    /// The same with the inner source of another host.
+    pub(crate) fn send_as(&mut self, from: usize, source: usize, to: usize) -> u64 {
         self.packets += 1;
-        let packet = packet::make(from, to, self.packets);
+        let packet = packet::make(source, to, self.packets);
         let sent = self.hosts[from].send(self.now, &packet);
         if let Some((path, datagram)) = sent {
             self.put_on_wire(from, path.remote, datagram);

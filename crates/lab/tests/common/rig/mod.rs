@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tunnel` | `adit up` in a host: what it says, what it counted, how it ends |
 //! | `pair` | two hosts, each with its end of one tunnel |
+//! | `sealed` | hosts with keys, whose tunnels are sessions |
 //! | `gateway` | two hosts with a tunnel, and a third behind it |
 //! | `udp`, `tcp`, `ping` | traffic whose every octet is compared |
 //! | `packet` | inner packets made by hand |
@@ -26,6 +27,7 @@ pub(crate) mod pair;
 pub(crate) mod ping;
 pub(crate) mod private;
 pub(crate) mod program;
+pub(crate) mod sealed;
 pub(crate) mod sh;
 pub(crate) mod state;
 #[expect(unsafe_code, reason = "UDP_SEGMENT and packet sockets have no safe wrapper")]
