@@ -724,7 +724,8 @@ impl Supervisor {
 
     /// Takes back what was changed of the host, then ends the worker and closes the device.
     fn undo(&mut self) {
-        self.host.undo();
+        let created = self.attachment.as_ref().is_some_and(Attachment::created);
+        self.host.undo(self.link.filter(|_| created));
         self.detach();
     }
 

@@ -47,8 +47,8 @@ use crate::plan::Undo;
 
 pub use self::error::JournalError;
 
-/// The largest journal, in octets.
-pub const SIZE_LIMIT: u64 = 1 << 20;
+/// The largest journal, in octets: room for as many routes as there can be peers.
+pub const SIZE_LIMIT: u64 = 16 << 20;
 
 /// The room that is set aside for a journal, in octets: some hundred steps.
 pub const RESERVED_OCTETS: u64 = 64 * 1024;

@@ -202,7 +202,10 @@ fn assert_no_bit_of_data_can_be_flipped(options: Options, cipher: Cipher) {
         cut(&mut world, from);
         let number = world.send(from, 1 - from);
         let message = last(&world, from, Kind::Data);
-        assert_eq!(Heard::cipher(world.tap.heard.last().unwrap()), Some(cipher));
+        assert_eq!(
+            Heard::cipher(world.tap.heard.last().expect("something was heard")),
+            Some(cipher)
+        );
         assert_dropped(&mut world, 1 - from, flipped(&message, 0..message.len()));
         // Not even a counter that was beyond all others has had a consequence.
         assert_goes_on(&mut world, from, &message);
@@ -234,7 +237,7 @@ fn conversation(options: Options) -> World {
 
 /// Sends all that was heard to both hosts again, from where it came from and from elsewhere.
 fn replay(world: &mut World, messages: &[Heard]) {
-    let elsewhere = "203.0.113.1:1".parse().unwrap();
+    let elsewhere = "203.0.113.1:1".parse().expect("an address");
     for message in messages {
         let from = world.hosts[message.from].address();
         for (host, from) in [(0, from), (1, from), (0, elsewhere), (1, elsewhere)] {
@@ -249,7 +252,7 @@ fn replay(world: &mut World, messages: &[Heard]) {
 fn shuffled(mut messages: Vec<Heard>) -> Vec<Heard> {
     let mut random = Random::new(12);
     for place in (1..messages.len()).rev() {
-        let other = usize::try_from(random.within(0..place as u64 + 1)).unwrap();
+        let other = usize::try_from(random.within(0..place as u64 + 1)).expect("a place");
         messages.swap(place, other);
     }
     messages

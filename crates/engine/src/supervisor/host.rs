@@ -35,6 +35,9 @@ use crate::with_causes::WithCauses;
 /// How long the kernel may take to make the IPv6 addresses of a link serve, and how often it is asked.
 const ADDRESS_PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1));
 
+/// More routes than that are not taken back one by one when the kernel does it at once.
+const MANY_ROUTES: usize = 256;
+
 /// The host's network could not be made as it shall be, or as it was.
 #[derive(Debug, Error)]
 pub enum HostError {
@@ -153,8 +156,15 @@ impl HostNetwork {
     }
 
     /// Takes all changes back, the last one first; says what could not be, and keeps that in the journal.
-    pub(crate) fn undo(&mut self) {
-        let applied = std::mem::take(&mut self.applied);
+    ///
+    /// If `vanishing` is a device that is about to be closed for good, the kernel removes its routes with it; many
+    /// are left to that.
+    pub(crate) fn undo(&mut self, vanishing: Option<LinkIndex>) {
+        let mut applied = std::mem::take(&mut self.applied);
+        let vanishes = |undo: &Undo| matches!(undo, Undo::Route(_)) && undo.link() == vanishing;
+        if applied.iter().filter(|undo| vanishes(undo)).count() > MANY_ROUTES {
+            applied.retain(|undo| !vanishes(undo));
+        }
         let (mut remaining, left) = revert_all(&mut self.host, &applied);
         for left in left {
             tracing::warn!("{left}");
@@ -244,7 +254,7 @@ impl HostNetwork {
 impl Drop for HostNetwork {
     /// However the supervisor ends while it still can do something, nothing is left.
     fn drop(&mut self) {
-        self.undo();
+        self.undo(None);
     }
 }
 

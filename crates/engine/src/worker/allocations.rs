@@ -28,7 +28,7 @@ use wire::offload::Accepts;
 
 use super::egress::Egress;
 use super::ingress::Ingress;
-use super::lane::{Ended, Shared, Turn, content};
+use super::lane::{Shared, content};
 use super::sessions::Sessions;
 use super::slow_path::SlowPath;
 use super::stop::Stop;

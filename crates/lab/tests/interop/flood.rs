@@ -42,7 +42,10 @@ const MACS: std::ops::Range<usize> = 116..148;
 
 /// The time from one volley, in which every stranger takes part, to the next: more would fill the queue
 /// of A's socket, where the peer's initiation would be lost before A sees it.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How often each stranger sends in a volley: together more than may wait before A is under load.
+const VOLLEY: usize = 6;
 
 /// What mac1's key is made of, beside the responder's public key (whitepaper, section 5.4).
 const LABEL_MAC1: &[u8] = b"mac1----";
@@ -140,7 +143,7 @@ fn a_peer_gets_through_a_flood_of_initiations() {
             scope.spawn(|| {
                 let is_over = || over.load(Ordering::Relaxed).then_some(());
                 while is_over().is_none() {
-                    for stranger in &strangers {
+                    for stranger in strangers.iter().cycle().take(VOLLEY * strangers.len()) {
                         // Refused while the queue of the wire is full.
                         let passed = stranger.send(&forger.right()).is_ok();
                         sent.fetch_add(passed.into(), Ordering::Relaxed);

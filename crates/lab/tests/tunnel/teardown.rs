@@ -56,11 +56,6 @@ fn sigterm_leaves_nothing() {
     assert_leaves_nothing(Signal::TERM);
 }
 
-#[test]
-fn sighup_leaves_nothing() {
-    assert_leaves_nothing(Signal::HUP);
-}
-
 /// A start at A that fails; the host is as it was before.
 fn failed_start(hosts: &TwoHosts, toml: &str) -> Ended {
     let files = Files::new();

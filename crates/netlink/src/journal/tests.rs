@@ -270,14 +270,15 @@ fn a_file_that_others_could_have_written_is_refused() {
 
     directory.write(&[]);
     File::options().write(true).open(directory.file()).unwrap().set_len(SIZE_LIMIT + 1).unwrap();
-    refused("has more than 1048576 octets");
+    refused(&format!("has more than {SIZE_LIMIT} octets"));
 }
 
 #[test]
 fn a_journal_never_grows_beyond_its_limit() {
     let directory = Directory::new("limit");
     let mut journal = Journal::create(&directory.0, "home", &header()).unwrap();
-    let value = "1".repeat(300 * 1024);
+    // Each step holds it twice.
+    let value = "1".repeat(usize::try_from(SIZE_LIMIT / 10 * 3).unwrap());
     let step = Undo::Sysctl {
         key: "a.b".to_owned(),
         wrote: value.clone(),
@@ -372,7 +373,7 @@ fn a_journal_that_cannot_be_rewritten_stays_as_it_is() {
     let directory = Directory::new("stays");
     let mut journal = Journal::create(&directory.0, "home", &header()).unwrap();
     journal.record(&steps()[0]).unwrap();
-    let value = "1".repeat(600 * 1024);
+    let value = "1".repeat(usize::try_from(SIZE_LIMIT / 10 * 6).unwrap());
     let (key, companions) = ("a.b".to_owned(), Vec::new());
     let large = Undo::Sysctl { key, wrote: value.clone(), before: value, companions };
     let error = journal.rewrite(&[large]).unwrap_err();

@@ -1,7 +1,7 @@
 //! What the host's network is like.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -130,8 +130,16 @@ impl Actual {
 
     /// The steps of before that added routes or unreachable destinations which still stand.
     pub(super) fn standing(&self) -> impl Iterator<Item = &Undo> {
-        self.applied.iter().filter(|undo| match undo {
-            Undo::Route(ours) => self.main_routes().any(|listed| ours.is(listed)),
+        // There may be ten thousand of both.
+        let mut listed: HashMap<IpNet, Vec<&Route>> = HashMap::new();
+        for route in self.main_routes() {
+            listed.entry(route.destination).or_default().push(route);
+        }
+        self.applied.iter().filter(move |undo| match undo {
+            Undo::Route(ours) => {
+                let listed = listed.get(&ours.destination);
+                listed.is_some_and(|listed| listed.iter().any(|listed| ours.is(listed)))
+            }
             Undo::Unreachable { destination } => self.unreachable.contains(destination),
             _ => false,
         })
@@ -139,22 +147,39 @@ impl Actual {
 
     /// The routes of the main table that the tunnel did not add.
     pub(super) fn others_routes(&self) -> impl Iterator<Item = &Route> {
-        let ours: Vec<&DeviceRoute> = self.standing().filter_map(Undo::as_route).collect();
-        self.main_routes().filter(move |listed| !ours.iter().any(|ours| ours.is(listed)))
+        // There may be ten thousand of both.
+        let mut ours: HashMap<IpNet, Vec<&DeviceRoute>> = HashMap::new();
+        for route in self.applied.iter().filter_map(Undo::as_route) {
+            ours.entry(route.destination).or_default().push(route);
+        }
+        self.main_routes().filter(move |listed| {
+            let ours = ours.get(&listed.destination);
+            !ours.is_some_and(|ours| ours.iter().any(|ours| ours.is(listed)))
+        })
+    }
+
+    /// Whether the tunnel has added a route that is listed.
+    fn is_ours(&self, listed: &Route) -> bool {
+        let mut ours = self.applied.iter().filter_map(Undo::as_route);
+        ours.any(|ours| ours.destination == listed.destination && ours.is(listed))
     }
 
     /// The unreachable destinations that the tunnel did not add.
     pub(super) fn others_unreachable(&self) -> impl Iterator<Item = IpNet> {
-        let ours: Vec<IpNet> = self.standing().filter_map(Undo::as_unreachable).collect();
-        self.unreachable.iter().copied().filter(move |destination| !ours.contains(destination))
+        let is_ours = |destination| {
+            let mut ours = self.applied.iter().filter_map(Undo::as_unreachable);
+            ours.any(|ours| ours == destination)
+        };
+        self.unreachable.iter().copied().filter(move |&destination| !is_ours(destination))
     }
 
     /// The way of a whole network by the main table as it would be without the tunnel: with neither
     /// what the tunnel added, nor the routes of its link, nor the unreachable prefixes `blocked`.
     pub(super) fn way(&self, to: IpNet, tunnel: LinkIndex, blocked: &[IpNet]) -> Option<Way<'_>> {
         let routes = self
-            .others_routes()
-            .filter(|route| route.link != Some(tunnel))
+            .main_routes()
+            .filter(|route| route.link != Some(tunnel) && route.destination.contains(&to))
+            .filter(|route| !self.is_ours(route))
             .map(|route| (Way::Route(route), route.destination, route.effective_metric()));
         let refusals = self
             .others_unreachable()
