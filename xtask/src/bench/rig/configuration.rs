@@ -76,7 +76,8 @@ impl Configuration<'_> {
         format!(
             "[device]
 name = \"adit0\"
-addresses = [\"10.9.0.{number}/24\"]
+# What nobody owns is on this link, so that it takes no route for each.
+addresses = [\"10.9.0.{number}/24\", \"10.127.255.{number}/10\"]
 
 [local]
 listen = [\"udp://10.1.0.{number}:{port}\"]
