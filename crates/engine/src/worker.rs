@@ -18,7 +18,7 @@
 //! | the channel ends: the supervisor is gone | the process ends at once, and with it the device |
 //! | a thread ends by itself | why is told, and the process ends |
 //! | a first sender, a peer that moves | its path is told, so that the next worker knows it |
-//! | lanes have what they cannot treat, or a timer is due | the sessions treat it ([`sessions`]) |
+//! | lanes have what they cannot treat, or a timer is due | the sessions treat it (`sessions`) |
 
 #[cfg(test)]
 mod allocations;

@@ -9,7 +9,7 @@
 //!   each message with one of them. The counter is the nonce: each may be used once, and none
 //!   is handed out twice, whatever happens.
 //! - **Opening.** A message is opened in place. Only an authentic one may claim its counter in the
-//!   [`Window`](crate::replay::Window), and only who claims it may use the plaintext.
+//!   [`Window`], and only who claims it may use the plaintext.
 //!
 //! A keypair dies of age, of messages, or by [`Keypair::retire`] (whitepaper, section 6.1):
 //!
