@@ -285,8 +285,9 @@ fn assert_carried_without_allocation(terms: Terms, cipher: &str) {
     assert!(at_first > 0, "packets that wait for a session are counted");
     let before: Vec<Traffic> = sites.iter().map(|site| site.back.traffic()).collect();
     let counted = (0..ATTEMPTS).map(|_| counted_transfer(&hosts, &mut sites));
-    let (allocations, _) = { counted }.find(|&(_, is_idle)| is_idle).expect("timers do not cease");
-    assert_eq!(allocations, 0, "{cipher}");
+    // Buffers grow until they have seen the largest batch, which may come after the first transfer.
+    let costs: Vec<_> = { counted }.collect();
+    assert!(costs.contains(&(0, true)), "{cipher}: {costs:?}");
     for (site, before) in sites.iter().zip(before) {
         let (out, back) = (site.out.traffic(), site.back.traffic());
         assert!(back.octets - before.octets > TRANSFER as u64, "{back}");
