@@ -25,11 +25,11 @@ const PEERS: usize = 9_999;
 
 /// How long it may take on a busy machine until the tunnel is up, the status is told, one peer
 /// is gone, the first packet is answered, and the tunnel is down.
-const UP: Duration = Duration::from_secs(10);
-const STATUS: Duration = Duration::from_secs(3);
-const RELOAD: Duration = Duration::from_secs(5);
-const ANSWER: Duration = Duration::from_secs(3);
-const DOWN: Duration = Duration::from_secs(5);
+const UP: Duration = Duration::from_secs(60);
+const STATUS: Duration = Duration::from_secs(60);
+const RELOAD: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(60);
+const DOWN: Duration = Duration::from_secs(60);
 
 /// Octets that supervisor and worker may use: ten thousand peers with some kilobytes each.
 const RESIDENT: u64 = 128 << 20;

@@ -66,10 +66,11 @@ fn dropped_for(status: &Value, reason: &str) -> u64 {
     status["traffic"]["back"]["drops"][reason].as_u64().unwrap_or(0)
 }
 
-/// Where a tunnel's only peer is, when keys were made with it, and what came from it.
+/// Where a tunnel's only peer is, when keys were made with it, and how many packets came from it; keepalives are none.
 fn standing(status: &Value) -> [Value; 3] {
     let peer = &status["peers"][0];
-    ["endpoint", "latest_handshake", "received"].map(|key| peer[key].clone())
+    let delivered = &status["traffic"]["back"]["packets"];
+    [&peer["endpoint"], &peer["latest_handshake"], delivered].map(Value::clone)
 }
 
 impl Scene {
