@@ -37,7 +37,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -117,7 +117,7 @@ fn serve(mut channel: Channel<BorrowedFd<'static>>) -> Result<Exit, Failure> {
         return Ok(Exit::Asked);
     };
     let slow_path = Arc::new(SlowPath::new().map_err(Failure::Wait)?);
-    let mtu = Arc::new(AtomicUsize::new(octets(setup.mtu)));
+    let mtu = Arc::new(AtomicU32::new(setup.mtu));
     let carriage = Carriage::new(&mut setup);
     let common = Common {
         peers: carriage.peers(),
@@ -172,10 +172,6 @@ fn ending(error: CrewError) -> Ending {
             Ending::Failed { text: format!("{operation}: {cause}") }
         }
     }
-}
-
-fn octets(mtu: u32) -> usize {
-    usize::try_from(mtu).unwrap_or(usize::MAX)
 }
 
 /// The places of the peers that wait for a first sender.
@@ -260,7 +256,7 @@ struct Worker {
     crew: Crew,
     carriage: Carriage,
     slow_path: Arc<SlowPath>,
-    mtu: Arc<AtomicUsize>,
+    mtu: Arc<AtomicU32>,
 }
 
 impl Worker {
@@ -333,7 +329,7 @@ impl Worker {
     }
 
     fn set_mtu(&mut self, mtu: u32) {
-        self.mtu.store(octets(mtu), Ordering::Relaxed);
+        self.mtu.store(mtu, Ordering::Relaxed);
         if let Carriage::Sealed(sessions) = &mut self.carriage {
             sessions.set_mtu(mtu);
         }

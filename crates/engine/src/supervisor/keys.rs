@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use proto::key::{PresharedKey, PrivateKey, PublicKey};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::channel::message::SessionSetup;
 use crate::config::{CipherPolicy, Config, Local, Security};
@@ -18,7 +17,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Reads the keys that `config` names; none without security. From then on no core file of this process has them.
+    /// Reads the keys that `config` names; none without security.
     pub(super) fn read(config: &Config) -> Result<Option<Self>, KeyFileError> {
         let Some(source) = config
             .local
@@ -28,10 +27,6 @@ impl Keys {
         else {
             return Ok(None);
         };
-        let undumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-        if let Err(error) = undumpable {
-            tracing::debug!("keep keys out of core files: {error}");
-        }
         let (private, exposed) = keyfile::read_private(source)?;
         warn(exposed.as_ref());
         let mut preshared = HashMap::new();

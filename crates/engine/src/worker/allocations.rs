@@ -14,7 +14,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket as Socket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ impl Site {
             mode: terms.mode,
             sockets: Arc::new([]),
             peers: sessions.peers(),
-            mtu: Arc::new(AtomicUsize::new(1420)),
+            mtu: Arc::new(AtomicU32::new(1420)),
             counters: Arc::default(),
             stop: Arc::new(Stop::new().unwrap()),
             slow_path: Arc::clone(&slow_path),

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
@@ -43,7 +43,7 @@ pub(super) struct Common {
     /// Who the peers are.
     pub(super) peers: Peers,
     /// The largest inner packet, in octets.
-    pub(super) mtu: Arc<AtomicUsize>,
+    pub(super) mtu: Arc<AtomicU32>,
     /// The way to the first thread.
     pub(super) slow_path: Arc<SlowPath>,
 }

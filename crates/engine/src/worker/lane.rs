@@ -6,10 +6,11 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
 use device::Mode;
+use proto::InnerMtu;
 use proto::PeerTable;
 use proto::directory::Directory;
 use proto::mtu::Content;
@@ -88,16 +89,16 @@ pub(crate) struct Shared {
     pub(crate) mode: Mode,
     pub(crate) sockets: Arc<[UdpSocket]>,
     pub(crate) peers: Peers,
-    pub(crate) mtu: Arc<AtomicUsize>,
+    pub(crate) mtu: Arc<AtomicU32>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) slow_path: Arc<SlowPath>,
 }
 
 impl Shared {
-    /// The largest inner packet, in octets.
-    pub(crate) fn mtu(&self) -> usize {
-        self.mtu.load(Ordering::Relaxed)
+    /// The largest inner packet.
+    pub(crate) fn mtu(&self) -> InnerMtu {
+        InnerMtu(self.mtu.load(Ordering::Relaxed))
     }
 }
 

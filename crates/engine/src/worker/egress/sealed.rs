@@ -12,11 +12,11 @@ use arc_swap::{ArcSwap, Cache};
 use device::Mode;
 use proto::directory::Directory;
 use proto::keypair::Keypair;
-use proto::session::Sent;
+use proto::session::{Sent, padding};
 use proto::time::Instant;
 use proto::{DropReason, Path, PeerIndex};
 use wire::frame::{self, Features, Kind};
-use wire::message::{DATA_OVERHEAD, PADDING};
+use wire::message::DATA_OVERHEAD;
 use wire::offload::{self, Segments};
 use wire::virtio::VirtioNetHdr;
 
@@ -141,13 +141,6 @@ impl Sealing<'_> {
         }
         self.counter += 1;
     }
-}
-
-/// Octets of zeros behind a packet, so that its length tells less; none beyond the MTU (`calculate_skb_padding` in
-/// drivers/net/wireguard/send.c).
-#[inline]
-fn padding(len: usize, mtu: usize) -> usize {
-    (len.next_multiple_of(PADDING) - len).min(mtu.saturating_sub(len))
 }
 
 /// Has the segments of a packet wait for a session, complete.
