@@ -60,6 +60,8 @@ drop_reasons! {
     RateLimited = "too many handshakes from one source",
     /// More handshakes wait than may.
     HandshakeFull = "too many handshakes at once",
+    /// More control frames wait than may.
+    ControlFull = "too many control frames at once",
     /// A handshake of somebody who is no peer.
     UnknownPeer = "handshake of a stranger",
     /// An initiation that is not newer than the last one of the same peer: a replay.

@@ -169,7 +169,7 @@ impl Opening<'_> {
         let (content, unchecked, packet) = match (kind, content) {
             (frame::Kind::Control, _) => {
                 let taken = self.shared.slow_path.control(receiver, octets);
-                return taken.map_err(|_| DropReason::HandshakeFull);
+                return taken.map_err(|_| DropReason::ControlFull);
             }
             (frame::Kind::Packet, Content::Packet) => (content, false, trim(octets, plaintext)?),
             (frame::Kind::Unchecked, Content::Packet) => {
