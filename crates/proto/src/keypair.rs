@@ -239,22 +239,25 @@ impl Keypair {
         let (cipher, key) = self.sealing();
         let zeroes = [0; PADDING];
         let zeroes = zeroes.get(..padding)?;
-        let len = DATA_OVERHEAD + plaintext.len() + padding;
+        let padded = plaintext.len() + padding;
+        let len = DATA_OVERHEAD + padded;
         let (header, sealed) = out.get_mut(..len)?.split_at_mut(DATA_HEADER_LEN);
-        let (ciphertext, rest) = sealed.split_at_mut(plaintext.len());
-        if cipher == Cipher::Aes256Gcm && !self.count_blocks(plaintext.len() + padding) {
+        if cipher == Cipher::Aes256Gcm && !self.count_blocks(padded) {
             return None;
         }
         header.copy_from_slice(&DataHeader { cipher, receiver: self.remote, counter }.emit());
-        key.seal_out_of_place_scatter(
-            nonce(counter),
-            Aad::empty(),
-            plaintext,
-            ciphertext,
-            zeroes,
-            rest,
-        )
-        .ok()?;
+        let (nonce, (text, rest)) = (nonce(counter), sealed.split_at_mut(plaintext.len()));
+        if padding == 0 || cipher == Cipher::Aes256Gcm {
+            key.seal_out_of_place_scatter(nonce, Aad::empty(), plaintext, text, zeroes, rest)
+                .ok()?;
+        } else {
+            // aws-lc takes a second part of the plaintext octet by octet with this cipher; a copy costs less.
+            text.copy_from_slice(plaintext);
+            rest[..padding].copy_from_slice(zeroes);
+            let (padded, tag) = sealed.split_at_mut(padded);
+            let made = key.seal_in_place_separate_tag(nonce, Aad::empty(), padded).ok()?;
+            tag.copy_from_slice(made.as_ref());
+        }
         Some(len)
     }
 
