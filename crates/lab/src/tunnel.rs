@@ -5,8 +5,9 @@
 //! directory of the configuration file, never in that of the machine's own tunnels.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -32,6 +33,8 @@ pub(crate) struct End {
     pub(crate) name: &'static str,
     /// The configuration file.
     pub(crate) config: &'static str,
+    /// What the file beside it, `NAME.key`, holds, if the tunnel is one of sessions.
+    pub(crate) private_key: Option<&'static str>,
 }
 
 /// A running `adit up`; dropping it ends it.
@@ -80,7 +83,11 @@ impl End {
         directory: &Path,
         deadline: Deadline<'_>,
     ) -> Result<Tunnel, TunnelError> {
-        let Self { name, config } = self;
+        let Self { name, config, private_key } = self;
+        if let Some(key) = private_key {
+            let file = directory.join(format!("{name}.key"));
+            write_secret(&file, key).map_err(|source| TunnelError::Configure { file, source })?;
+        }
         let file = directory.join(format!("{name}.toml"));
         fs::write(&file, config)
             .map_err(|source| TunnelError::Configure { file: file.clone(), source })?;
@@ -130,6 +137,13 @@ impl Worker {
     pub(crate) fn wait(&self, deadline: Deadline<'_>) -> Result<(), WaitError> {
         deadline.wait_readable(&[self.pidfd.as_fd()])
     }
+}
+
+/// Writes a file that only its owner may read.
+fn write_secret(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    file.write_all(text.as_bytes())
 }
 
 /// The program `adit`, keeping its journals in `directory`.

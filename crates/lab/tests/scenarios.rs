@@ -93,19 +93,13 @@ fn the_gateway_passes_every_check_and_c_sees_its_address() {
     let (report, exit) = run(&adit, "gateway");
     assert_passed(&report, exit);
     assert_eq!(report["traffic"]["answered"], 50);
-    let way = [
-        ("A adit0", true),
-        ("A eth0", true),
-        ("B adit0", false),
-        ("B eth1", true),
-        ("C eth0", false),
-    ];
+    let way = [("A adit0", true), ("B adit0", false), ("B eth1", true), ("C eth0", false)];
     let there = way.map(|(place, outgoing)| (place.to_owned(), outgoing));
     let back = way.map(|(place, outgoing)| (place.to_owned(), !outgoing)).into_iter().rev();
     assert_eq!(hops(&report), there.into_iter().chain(back).collect::<Vec<_>>());
     let packet = |hop: usize| report["hops"][hop]["packet"].as_str().unwrap();
-    assert!(packet(2).starts_with("IPv4 10.9.0.1 > 198.51.100.3: UDP "), "{}", packet(2));
-    assert!(packet(4).starts_with("IPv4 198.51.100.2 > 198.51.100.3: UDP "), "{}", packet(4));
+    assert!(packet(1).starts_with("IPv4 10.9.0.1 > 198.51.100.3: UDP "), "{}", packet(1));
+    assert!(packet(3).starts_with("IPv4 198.51.100.2 > 198.51.100.3: UDP "), "{}", packet(3));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The scenario of a gateway: A's default route goes through a tunnel to B, which shares its internet.
 //!
 //! A's inner packet for C (1) leaves by `adit0`, since two halves of everything outrank both of A's
-//! default routes without touching them, (2) travels in a datagram to B over the LAN, (3) enters B's
+//! default routes without touching them, (2) travels sealed to B over the LAN, (3) enters B's
 //! kernel by `adit0`, passes B's packet filter, which drops all else, and (4) leaves B for C with B's
 //! address. Answers go the same way in reverse.
 //!
@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use netlink::nftables::{self, ChainId};
 use netlink::{Route, Socket};
+use wire::message;
 use wire::offload::LinkLayer;
+use wire::{ethernet, ipv4, udp};
 
 use super::follow::Place;
 use super::inspection::look_at;
@@ -23,9 +25,10 @@ use super::reach::{Echo, arrives};
 use super::steps::{Site, Stretch};
 use super::traffic::Traffic;
 use super::{RunError, Scenario};
-use crate::capture::Witness;
+use crate::capture::{Capture, Witness};
 use crate::filter::Filter;
 use crate::host::Host;
+use crate::probe::message::DEFAULT_TEXT;
 use crate::process::Process;
 use crate::snapshot::{SnapshotError, route_line};
 use crate::throughput;
@@ -67,6 +70,8 @@ const GAP_PATIENCE: Duration = Duration::from_secs(10);
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A sends everything through the tunnel but for one network, whose route outlives the device.
+///
+/// The keys are known to everybody who has this file. They protect nothing: what is behind them never leaves the lab.
 const END_A: End = End {
     name: "lab-a",
     config: r#"[device]
@@ -75,7 +80,7 @@ addresses = ["10.9.0.1/24", "fd09::1/64"]
 
 [local]
 listen = ["udp://10.1.0.1:4740"]
-security = "none"
+private-key-file = "lab-a.key"
 
 [network]
 default-route = true
@@ -83,8 +88,10 @@ exclude = ["192.0.2.0/24"]
 
 [[peer]]
 name = "b"
+public-key = "Jw22sADkQz7LYTs9mD/gsX0Fu6u96xMYS2JFmLQ2XlU="
 endpoints = ["udp://10.1.0.2:4740"]
 "#,
+    private_key: Some("QMPx0iZRwL8pnOiaf2i3VmJTVZM13vgH9Cr2v3xKFGg="),
 };
 
 /// B shares its internet, and learns where A is from its first datagram.
@@ -96,7 +103,7 @@ addresses = ["10.9.0.2/24", "fd09::2/64"]
 
 [local]
 listen = ["udp://0.0.0.0:4740"]
-security = "none"
+private-key-file = "lab-b.key"
 
 [network]
 forward = true
@@ -104,8 +111,10 @@ masquerade = true
 
 [[peer]]
 name = "a"
+public-key = "GdTbMHmDt+i7lWzjLsBqAJ2+GRyHaawu3dI6rBjChho="
 allowed-ips = ["10.9.0.1/32", "fd09::1/128"]
 "#,
+    private_key: Some("aGhIS0GJjY8IDWCwGRNwWTKDG1lTv5w4LgoIxZY9ZFs="),
 };
 
 /// Where the tunnel's ends are.
@@ -122,8 +131,10 @@ pub(super) fn play(scenario: &mut Scenario<'_>) -> Result<Traffic, RunError> {
 
     let defaults = look_at(a, default_routes)?;
     let witness = Witness::start(a, ETH0, &Filter::leaving_for(&C))?;
+    let outer = Capture::start(a, ETH0, &Filter::udp_port(PORT))?;
     let [at_b, at_a] = scenario.bring_up(ends(&topology))?;
     let traffic = scenario.send_messages(a, c, Gateway::C, watch(&topology)?)?;
+    scenario.check_sealed(outer)?;
     scenario.measure(&[Stretch::inside(a, c, Gateway::C), Stretch::beside(a, b, Gateway::B)])?;
 
     scenario.step("look at what held")?;
@@ -150,11 +161,9 @@ pub(super) fn play(scenario: &mut Scenario<'_>) -> Result<Traffic, RunError> {
 fn watch(topology: &Gateway) -> Result<Vec<Place>, RunError> {
     let Gateway { a, b, c, dead_end: _ } = topology;
     let inner = Filter::between(INNER_A, Gateway::C);
-    let outer = Filter::udp_port(PORT);
     let translated = Filter::between(Gateway::UPLINK, Gateway::C);
     Ok(vec![
         Place::watch(a, DEVICE, LinkLayer::Ip, true, &inner)?,
-        Place::watch(a, ETH0, LinkLayer::Ethernet, true, &outer)?,
         Place::watch(b, DEVICE, LinkLayer::Ip, false, &inner)?,
         Place::watch(b, ETH1, LinkLayer::Ethernet, true, &translated)?,
         Place::watch(c, ETH0, LinkLayer::Ethernet, false, &translated)?,
@@ -173,6 +182,23 @@ impl Scenario<'_> {
             [false, false] => self.check(name, true, "B passes nothing on, IPv4 or IPv6"),
             _ => self.check(name, false, "a datagram arrived"),
         }
+        Ok(())
+    }
+
+    /// Nobody on the LAN reads a message: what passes there is data of WireGuard, in which no text of a message is found.
+    fn check_sealed(&mut self, mut outer: Capture) -> Result<(), RunError> {
+        let text = DEFAULT_TEXT.as_bytes();
+        let (mut sealed, mut legible) = (0, 0);
+        while let Some(packet) = outer.take()? {
+            let datagram = udp_payload(&packet.octets);
+            sealed += usize::from(
+                datagram
+                    .is_some_and(|datagram| message::kind(datagram) == Some(message::Kind::Data)),
+            );
+            legible += usize::from(packet.octets.windows(text.len()).any(|octets| octets == text));
+        }
+        let evidence = format!("{sealed} sealed messages on A's Ethernet, {legible} legible ones");
+        self.check("nobody on the LAN can read a message", sealed > 0 && legible == 0, evidence);
         Ok(())
     }
 
@@ -274,6 +300,12 @@ impl Scenario<'_> {
         let last = said.lines().next_back().unwrap_or("it said nothing").to_owned();
         Ok((status, last))
     }
+}
+
+/// What is in the UDP datagram in an Ethernet frame.
+fn udp_payload(frame: &[u8]) -> Option<&[u8]> {
+    let packet = ethernet::Frame::parse(frame).ok()?.payload();
+    ipv4::Packet::parse(packet).ok()?.payload().get(udp::HEADER_LEN..)
 }
 
 /// The default routes of the calling thread's namespace.

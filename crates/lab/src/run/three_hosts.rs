@@ -57,6 +57,7 @@ routes = ["10.1.0.3/32"]
 name = "b"
 endpoints = ["udp://10.1.0.2:4740"]
 "#,
+    private_key: None,
 };
 
 /// B forwards, and learns where A is from its first datagram.
@@ -76,6 +77,7 @@ forward = true
 [[peer]]
 name = "a"
 "#,
+    private_key: None,
 };
 
 /// Gives C the route to the tunnel's addresses. Where the tunnel's ends are.

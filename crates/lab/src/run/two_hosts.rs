@@ -41,6 +41,7 @@ security = "none"
 name = "b"
 endpoints = ["udp://10.1.0.2:4740"]
 "#,
+    private_key: None,
 };
 
 /// B learns where A is from its first datagram.
@@ -57,6 +58,7 @@ security = "none"
 [[peer]]
 name = "a"
 "#,
+    private_key: None,
 };
 
 /// Where the tunnel's ends are.

@@ -51,4 +51,5 @@ mod tcpdump;
 mod teardown;
 mod unprivileged;
 mod wg;
+mod wg_quick;
 mod worker;

@@ -10,14 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 
 use lab::Host;
 
 use crate::rig::pair::{Family, PORT};
 use crate::rig::ping::Pinger;
+use crate::rig::private::{try_wg, wg};
 use crate::rig::sealed::{SealedPair, Station, keys, write_secret};
-use crate::rig::tunnel::{DEVICE, Ended, Files, Tunnel};
+use crate::rig::tunnel::DEVICE;
 use crate::rig::{private, program};
 
 /// Another port, which both do not use at first.
@@ -33,25 +33,6 @@ fn pair() -> Option<SealedPair> {
     let pair = SealedPair::up()?;
     Pinger::new(&pair.hosts.a, Family::V4.inner(2)).wait_for_answer();
     Some(pair)
-}
-
-/// Runs a command line in which `wg` finds the tunnels of `files`.
-fn try_wg(host: &Host, files: &Files, line: &str) -> Ended {
-    let sockets = files.path().join("wireguard");
-    let line = format!(
-        "mount -t tmpfs none /var/run/ && mkdir /var/run/wireguard && {} && {line}",
-        private::bind(&sockets, "/var/run/wireguard")
-    );
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", &line]);
-    Tunnel::of(host.spawn(command).unwrap()).wait()
-}
-
-/// The same to its successful end; what it prints.
-fn wg(host: &Host, files: &Files, line: &str) -> String {
-    let ended = try_wg(host, files, line);
-    assert_eq!(ended.code, Some(0), "{line}: {}", ended.said);
-    ended.printed
 }
 
 /// What `wg set adit0 ...` changes.

@@ -48,3 +48,22 @@ pub(crate) fn start(host: &Host, files: &Files, prepare: &str, arguments: &[&str
 pub(crate) fn run(host: &Host, files: &Files, prepare: &str, arguments: &[&str]) -> Ended {
     start(host, files, prepare, arguments).wait()
 }
+
+/// Runs a command line in which `wg` finds the tunnels of `files`.
+pub(crate) fn try_wg(host: &Host, files: &Files, line: &str) -> Ended {
+    let sockets = files.path().join("wireguard");
+    let line = format!(
+        "mount -t tmpfs none /var/run/ && mkdir /var/run/wireguard && {} && {line}",
+        bind(&sockets, "/var/run/wireguard")
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &line]);
+    Tunnel::of(host.spawn(command).unwrap()).wait()
+}
+
+/// The same to its successful end; what it prints.
+pub(crate) fn wg(host: &Host, files: &Files, line: &str) -> String {
+    let ended = try_wg(host, files, line);
+    assert_eq!(ended.code, Some(0), "{line}: {}", ended.said);
+    ended.printed
+}
