@@ -8,12 +8,16 @@
 //! [`segment_unchecked`] leaves checksums undone that the kernel left undone, and
 //! [`Coalescer::push_unchecked`] passes such packets on to a kernel in the same state, so that no payload
 //! is ever summed.
+//!
+//! Where messages may have any length, nothing is cut at all: [`whole()`] says whether a super-packet can travel as it is, and
+//! [`Coalescer::push_whole`] passes it on.
 
 mod candidate;
 mod coalesce;
 mod network;
 mod segment;
 mod unchecked;
+mod whole;
 
 pub use self::coalesce::{
     Accepts, Coalescer, MAX_DATAGRAMS_PER_GROUP, MAX_OPEN_GROUPS, MAX_PACKETS_PER_GROUP,
@@ -22,6 +26,7 @@ pub use self::segment::{
     MAX_HEADERS, MAX_SEGMENTS, SegmentError, Segments, segment, segment_unchecked,
 };
 pub use self::unchecked::NotOffloadable;
+pub use self::whole::whole;
 
 /// What a device carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

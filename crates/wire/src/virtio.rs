@@ -74,6 +74,20 @@ impl VirtioNetHdr {
     ///
     /// [`VirtioError::UnknownGso`] for every kind but those of [`Gso`].
     pub fn parse(octets: &[u8; Self::LEN]) -> Result<Self, VirtioError> {
+        Self::parse_with(octets, u16::from_ne_bytes)
+    }
+
+    /// Reads a header that another machine has written, little-endian as Virtio 1.0 has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub fn parse_le(octets: &[u8; Self::LEN]) -> Result<Self, VirtioError> {
+        Self::parse_with(octets, u16::from_le_bytes)
+    }
+
+    #[inline]
+    fn parse_with(octets: &[u8; Self::LEN], word: fn([u8; 2]) -> u16) -> Result<Self, VirtioError> {
         let [flags, gso_type, h0, h1, s0, s1, c0, c1, o0, o1] = *octets;
         let gso = match gso_type & !GSO_ECN {
             0 => Gso::None,
@@ -86,16 +100,27 @@ impl VirtioNetHdr {
             flags,
             gso,
             ecn: gso_type & GSO_ECN != 0,
-            hdr_len: u16::from_ne_bytes([h0, h1]),
-            gso_size: u16::from_ne_bytes([s0, s1]),
-            csum_start: u16::from_ne_bytes([c0, c1]),
-            csum_offset: u16::from_ne_bytes([o0, o1]),
+            hdr_len: word([h0, h1]),
+            gso_size: word([s0, s1]),
+            csum_start: word([c0, c1]),
+            csum_offset: word([o0, o1]),
         })
     }
 
     /// The header as the device takes it.
     #[must_use]
     pub fn emit(&self) -> [u8; Self::LEN] {
+        self.emit_with(u16::to_ne_bytes)
+    }
+
+    /// The header as another machine reads it.
+    #[must_use]
+    pub fn emit_le(&self) -> [u8; Self::LEN] {
+        self.emit_with(u16::to_le_bytes)
+    }
+
+    #[inline]
+    fn emit_with(&self, word: fn(u16) -> [u8; 2]) -> [u8; Self::LEN] {
         let gso = match self.gso {
             Gso::None => 0,
             Gso::TcpV4 => 1,
@@ -103,10 +128,10 @@ impl VirtioNetHdr {
             Gso::UdpL4 => 5,
         };
         let gso_type = gso | if self.ecn { GSO_ECN } else { 0 };
-        let [h0, h1] = self.hdr_len.to_ne_bytes();
-        let [s0, s1] = self.gso_size.to_ne_bytes();
-        let [c0, c1] = self.csum_start.to_ne_bytes();
-        let [o0, o1] = self.csum_offset.to_ne_bytes();
+        let [h0, h1] = word(self.hdr_len);
+        let [s0, s1] = word(self.gso_size);
+        let [c0, c1] = word(self.csum_start);
+        let [o0, o1] = word(self.csum_offset);
         [self.flags, gso_type, h0, h1, s0, s1, c0, c1, o0, o1]
     }
 

@@ -41,13 +41,17 @@
 //! verified before a merge; nobody looks at the payload. Alone it leaves with `NEEDS_CSUM` and whatever sum
 //! it came with. It never joins packets that are complete, and none of those joins it; within their
 //! flow they keep their order.
+//!
+//! # Super-packets that come whole
+//!
+//! They leave as they came ([`Coalescer::push_whole`]); all groups close before them, so that order is kept.
 
 use std::io::IoSlice;
 use std::ops::Range;
 
 use super::candidate::{Candidate, Class, Common, Flow, Kind, Located, Mergeable};
 use super::unchecked::{ChecksumPlace, NotOffloadable};
-use super::{LinkLayer, length_u16, put_u16};
+use super::{LinkLayer, length_u16, put_u16, whole};
 use crate::tcp::Flags;
 use crate::virtio::{Gso, VirtioNetHdr};
 use crate::{ipv4, ipv6, tcp, udp};
@@ -108,6 +112,8 @@ struct Group {
     count: usize,
     /// The place of the checksum if it is undone, which is the same in all packets.
     undone: Option<ChecksumPlace>,
+    /// Of a super-packet that came as one.
+    whole: Option<VirtioNetHdr>,
     /// Nothing for a packet that cannot be merged.
     merge: Option<Merge>,
 }
@@ -170,6 +176,34 @@ impl Coalescer {
         Ok(())
     }
 
+    /// Takes likewise a packet of which a peer's device has said `header`, maybe a super-packet; it leaves as it
+    /// came, and in order.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOffloadable`] if header and packet do not fit together, the device does not take the like, or the packet lies
+    /// beyond the arena; then it is not taken.
+    pub fn push_whole(
+        &mut self,
+        arena: &[u8],
+        packet: Range<usize>,
+        header: VirtioNetHdr,
+    ) -> Result<(), NotOffloadable> {
+        let octets = arena.get(packet.clone()).ok_or(NotOffloadable)?;
+        let header = whole(self.link, header, octets).map_err(|_| NotOffloadable)?;
+        if !self.accepts.takes(&header) {
+            return Err(NotOffloadable);
+        }
+        let index = self.packets.len();
+        self.packets.push(Queued { start: packet.start, end: packet.end, next: 0 });
+        self.open.clear();
+        self.start_group(index, None, None);
+        if let Some(group) = self.groups.last_mut() {
+            group.whole = Some(header);
+        }
+        Ok(())
+    }
+
     /// Hands out every super-packet or single packet in order and forgets them all.
     ///
     /// A super-packet comes as the virtio header and at most [`MAX_PACKETS_PER_GROUP`] slices, a
@@ -223,7 +257,8 @@ impl Coalescer {
     }
 
     fn start_group(&mut self, index: usize, undone: Option<ChecksumPlace>, merge: Option<Merge>) {
-        self.groups.push(Group { first: index, last: index, count: 1, undone, merge });
+        let whole = None;
+        self.groups.push(Group { first: index, last: index, count: 1, undone, whole, merge });
     }
 
     #[inline(always)]
@@ -308,10 +343,11 @@ impl Coalescer {
             skip = group.merge.as_ref().map_or(0, |merge| merge.common.headers.payload_at);
             index = packet.next;
         }
-        let header = match (&group.merge, group.undone) {
-            (Some(merge), _) if group.count > 1 => merge.virtio_header(),
-            (_, Some(place)) => place.virtio_header(),
-            (_, None) => VirtioNetHdr::default(),
+        let header = match (&group.merge, group.undone, group.whole) {
+            (Some(merge), ..) if group.count > 1 => merge.virtio_header(),
+            (_, Some(place), _) => place.virtio_header(),
+            (_, None, Some(header)) => header,
+            (_, None, None) => VirtioNetHdr::default(),
         };
         deliver(&header, &slices[..group.count.min(N)]);
     }

@@ -286,7 +286,7 @@ enum Checksums {
 
 /// Where the headers of a super-packet are.
 #[derive(Clone, Copy, Debug)]
-struct Layout {
+pub(super) struct Layout {
     version: Version,
     transport: Transport,
     network_at: usize,
@@ -322,7 +322,11 @@ impl Transport {
 
 impl Layout {
     /// Reads the headers and holds them against what the virtio header says of them.
-    fn of(link: LinkLayer, header: VirtioNetHdr, packet: &[u8]) -> Result<Self, SegmentError> {
+    pub(super) fn of(
+        link: LinkLayer,
+        header: VirtioNetHdr,
+        packet: &[u8],
+    ) -> Result<Self, SegmentError> {
         let gso = header.gso;
         let not_ip = SegmentError::Protocol { gso, version: 0, protocol: 0 };
         let ip = ip_octets(link, packet).ok_or(not_ip)?;
@@ -348,10 +352,15 @@ impl Layout {
         let (version, is_plain) = (network.version, network.is_followed_by_transport());
         Ok(Self { version, transport, network_at, transport_at, headers_len, is_plain })
     }
+
+    /// Octets before the payload.
+    pub(super) fn headers_len(&self) -> usize {
+        self.headers_len
+    }
 }
 
 /// The IP packet within what the device carries; nothing if it carries something else.
-fn ip_octets(link: LinkLayer, packet: &[u8]) -> Option<&[u8]> {
+pub(super) fn ip_octets(link: LinkLayer, packet: &[u8]) -> Option<&[u8]> {
     match link {
         LinkLayer::Ip => Some(packet),
         LinkLayer::Ethernet => {

@@ -34,6 +34,11 @@ impl ChecksumPlace {
         Some(Self { start: length_u16(network.header_len), offset: length_u16(offset) })
     }
 
+    /// The place in a frame, whose IP packet starts after `network_at` octets.
+    pub(super) fn behind(self, network_at: usize) -> Self {
+        Self { start: self.start.saturating_add(length_u16(network_at)), ..self }
+    }
+
     /// The virtio header of one such packet.
     pub(super) fn virtio_header(self) -> VirtioNetHdr {
         VirtioNetHdr {
