@@ -125,6 +125,12 @@ impl Channel {
         Some(octets)
     }
 
+    /// The kinds of the frames that are not acknowledged.
+    pub fn unacknowledged(&self) -> impl Iterator<Item = ControlKind> {
+        let waiting = self.waiting.iter().map(|&(kind, _)| kind);
+        self.on_its_way.iter().map(|frame| frame.kind).chain(waiting)
+    }
+
     /// When the frame on its way is sent again or given up.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.on_its_way.as_ref().map(|frame| frame.due)
@@ -204,8 +210,9 @@ mod tests {
         assert_eq!(acknowledgment, [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
         assert_eq!(handle(&mut b, at(2), &frame), None);
         assert_eq!(drain(&mut b, at(2)).concat(), acknowledgment);
+        assert!(a.unacknowledged().eq([HELLO]));
         assert_eq!(handle(&mut a, at(3), &acknowledgment), None);
-        assert_eq!(a.poll_timeout(), None);
+        assert_eq!((a.poll_timeout(), a.unacknowledged().next()), (None, None));
         assert!(drain(&mut a, at(9999)).is_empty());
     }
 
@@ -228,6 +235,7 @@ mod tests {
             assert!(channel.send(at(0), HELLO, b""));
         }
         assert!(!channel.send(at(0), HELLO, b""));
+        assert_eq!(channel.unacknowledged().count(), 1 + QUEUE_MAX);
         assert_eq!(drain(&mut channel, at(0)).len(), 1);
     }
 

@@ -13,6 +13,7 @@
 //! - [`session`], [`directory`]: what the lanes know of one peer, and of all.
 //! - [`timer`]: when something is due; [`control`]: control frames that arrive.
 //! - [`tunnel`]: the slow path, which decides about all of these.
+//! - [`ticket`], [`enrol`]: how a machine becomes a peer with one line of text.
 //!
 //! Around it:
 //!
@@ -29,6 +30,7 @@ pub mod control;
 pub mod cookie;
 pub mod directory;
 pub mod drop_reason;
+pub mod enrol;
 pub mod inner;
 pub mod key;
 pub mod keypair;
@@ -42,6 +44,7 @@ pub mod replay;
 pub mod routing;
 pub mod session;
 pub mod tai64n;
+pub mod ticket;
 pub mod time;
 pub mod timer;
 pub mod tunnel;
@@ -58,5 +61,6 @@ pub use random::Random;
 pub use routing::Routing;
 pub use session::{Received, Sent, Session};
 pub use tai64n::Tai64n;
+pub use ticket::Ticket;
 pub use time::Instant;
 pub use tunnel::Tunnel;

@@ -71,6 +71,8 @@ impl InnerMtu {
     pub const SMALLEST: Self = Self(68);
     /// What IPv6 needs (RFC 8200, section 5).
     pub const SMALLEST_IPV6: Self = Self(1280);
+    /// The longest IP packet.
+    pub const LARGEST: Self = Self(LARGEST_PACKET);
 }
 
 impl fmt::Display for InnerMtu {

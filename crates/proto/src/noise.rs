@@ -43,7 +43,7 @@ use crate::tai64n::Tai64n;
 use secret::{Secret, Shared};
 use transcript::Transcript;
 
-pub(crate) use transcript::{Hash, hash};
+pub(crate) use transcript::{Hash, derive, hash};
 
 /// What the keys for AES-256-GCM are derived with besides the transcript; ChaCha20-Poly1305 has nothing there.
 const AES_LABEL: &[u8] = b"adit AES-256-GCM";

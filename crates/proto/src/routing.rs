@@ -81,6 +81,7 @@ impl Routing {
         match content {
             Content::Frame if packet.is_empty() => Err(DropReason::Empty),
             Content::Frame if packet.len() < ethernet::HEADER_LEN => Err(DropReason::TooShort),
+            Content::Frame if self.sole != Some(peer) => Err(DropReason::SourceNotAllowed),
             Content::Frame => Ok(()),
             Content::Packet => {
                 check_length(packet)?;
@@ -215,6 +216,12 @@ mod tests {
         assert_eq!(admit(&[]), Err(DropReason::Empty));
         assert_eq!(admit(&[0; 13]), Err(DropReason::TooShort));
         assert_eq!(admit(&[0; 14]), Ok(()));
+    }
+
+    #[test]
+    fn frames_come_from_the_peer_that_gets_them() {
+        let admit = |peer| sole_peer().admit(Content::Frame, peer, &[0; 14]);
+        assert_eq!((admit(FIRST), admit(SECOND)), (Ok(()), Err(DropReason::SourceNotAllowed)));
     }
 
     proptest! {

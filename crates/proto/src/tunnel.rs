@@ -26,6 +26,9 @@
 //! Ethernet frames, and any data if only AES-256-GCM is allowed, wait for the hello. While new keys wait for it,
 //! data goes on with the old ones.
 //!
+//! A peer that is known by a ticket alone says who it wants to be, carries no data, and is asked for new keys until it has
+//! said hello ([`enrol`](crate::enrol)).
+//!
 //! # Limits
 //!
 //! Packets that wait: 128 a peer and 16 MiB over all, the oldest dropped first. Initiations: one a peer and `REKEY_TIMEOUT`
@@ -39,6 +42,7 @@ use arc_swap::ArcSwap;
 
 use crate::directory::Directory;
 use crate::drop_reason::DropReason;
+use crate::enrol::Message;
 use crate::key::PublicKey;
 use crate::mtu::{Content, InnerMtu};
 use crate::peer::{Path, PeerIndex, PeerTable};
@@ -47,6 +51,7 @@ use crate::time::Instant;
 
 mod config;
 mod core;
+mod enrolment;
 mod handshake;
 mod keys;
 mod remote;
@@ -208,6 +213,17 @@ impl Tunnel {
         }
     }
 
+    /// Says a message to the peer of an invitation with the keypair of this receiver index. It is repeated until it arrives,
+    /// or [`Event::Unsaid`] tells that it may not have.
+    ///
+    /// False, and nothing is said, if the peer has not said hello with this keypair, the keypair is gone, or the
+    /// message cannot be written.
+    pub fn say(&mut self, ctx: &mut Context<'_>, index: u32, message: &Message) -> bool {
+        let peer = self.core.keypairs.get(index).map(|found| found.peer());
+        let found = peer.and_then(|peer| self.find(peer));
+        found.is_some_and(|(remote, core)| remote.say(core, ctx, index, message))
+    }
+
     /// A lane was told that the tunnel must look at this peer.
     pub fn handle_look(&mut self, ctx: &mut Context<'_>, peer: PeerIndex) {
         if let Some((remote, core)) = self.find(peer) {
@@ -305,6 +321,7 @@ impl Tunnel {
     fn publish(&self, order: &[PeerIndex]) {
         let remote = |peer: &PeerIndex| self.remotes.get(usize::from(peer.0))?.as_ref();
         let owned = order.iter().filter_map(|peer| Some((*peer, remote(peer)?)));
+        let owned = owned.filter(|(_, remote)| !remote.config.invitation);
         let routing = Routing::new(owned.flat_map(|(peer, remote)| {
             remote.config.allowed_ips.iter().map(move |&prefix| (prefix, peer))
         }));

@@ -283,7 +283,7 @@ fn a_peer_is_where_its_last_message_came_from() {
     world.exchange(0, 1);
     world.roam(0);
     world.exchange(0, 1);
-    let moved = world.hosts[1].events.last().unwrap().1;
+    let moved = world.hosts[1].events.last().unwrap().1.clone();
     assert!(matches!(moved, Event::PathChanged { .. }));
     world.exchange(1, 0);
     // By a handshake as well.
@@ -524,6 +524,7 @@ fn ten_thousand_peers_are_served_in_time() {
             path: Some(world.hosts[0].path()),
             keepalive: Some(secs(u64::from(number % 50) + 10)),
             allowed_ips: vec![format!("10.{a}.{b}.{c}/32").parse().unwrap()],
+            invitation: false,
         }
     });
     let peers: Vec<_> = peers.collect();

@@ -25,7 +25,7 @@
 //!
 //! ```text
 //!   0   1  0x01                                     body of a hello
-//!   1   1  kind: 0 acknowledgment, 1 hello            0   1  version: 1
+//!   1   1  kind, as below                             0   1  version: 1
 //!   2   1  flags: none is defined                     1   1  mode: 0 packets, 1 frames
 //!   3   1  reserved                                   2   2  reserved
 //!   4   4  number; 0 of an acknowledgment             4   4  MTU of the sender's device
@@ -33,11 +33,16 @@
 //!  12   n  body
 //! ```
 //!
-//! Integers are little-endian. Flags and reserved octets are written as zero and ignored when read; so
+//! The kinds are 0 acknowledgment, 1 hello, 2 enrol, 3 enrolled; the bodies of the last two are in a file of their
+//! own. Integers are little-endian. Flags and reserved octets are written as zero and ignored when read; so
 //! is what follows the part of a body that a reader knows. A control frame has at most [`CONTROL_MAX`]
 //! octets and is not padded.
 
 use crate::{ipv4, ipv6};
+
+mod enrol;
+
+pub use enrol::{Enrol, EnrolStatus, Enrolled};
 
 /// Set in the first octet of an IP packet that is unchecked.
 pub const UNCHECKED: u8 = 0x80;
@@ -86,6 +91,10 @@ pub enum ControlKind {
     Acknowledgment,
     /// Says what the sender is, written as 1.
     Hello,
+    /// Asks to become a peer, written as 2.
+    Enrol,
+    /// Answers that, written as 3.
+    Enrolled,
     /// Another octet, of a newer peer: acknowledged and ignored.
     Unknown(u8),
 }
@@ -104,9 +113,10 @@ pub struct Hello {
 }
 
 /// What the device of a peer carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// IP packets (TUN), written as 0.
+    #[default]
     Packets,
     /// Ethernet frames (TAP), written as 1.
     Frames,
@@ -132,6 +142,20 @@ pub enum FrameError {
     /// A device carries something else.
     #[error("hello with mode {0}")]
     Mode(u8),
+    /// An enrol or an enrolled of that length is shorter than what every version says.
+    #[error("enrolment of {0} octets, where it has {1} or more")]
+    EnrolLength(usize, usize),
+    /// A name or a reason is longer than what is there, or than it may be.
+    #[error("text of {said} octets, where there is room for {room}")]
+    TextLength {
+        /// How long it says it is.
+        said: usize,
+        /// How long it could be.
+        room: usize,
+    },
+    /// A name or a reason is nothing to show to people.
+    #[error("text that is not UTF-8 or has control characters")]
+    Text,
 }
 
 /// What a plaintext is, by its first octet alone.
@@ -222,6 +246,8 @@ impl ControlKind {
         match octet {
             0 => Self::Acknowledgment,
             1 => Self::Hello,
+            2 => Self::Enrol,
+            3 => Self::Enrolled,
             _ => Self::Unknown(octet),
         }
     }
@@ -230,6 +256,8 @@ impl ControlKind {
         match self {
             Self::Acknowledgment => 0,
             Self::Hello => 1,
+            Self::Enrol => 2,
+            Self::Enrolled => 3,
             Self::Unknown(octet) => octet,
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! Input: the plaintext.
 
-use wire::frame::{self, CONTROL_MAX, Control, Features, Hello, Kind, UNCHECKED};
+use wire::frame::{self, CONTROL_MAX, Control, Enrol, Enrolled, Features, Hello, Kind, UNCHECKED};
 
-/// A packet's length is within the plaintext and does not depend on its flag; a control frame and a hello
+/// A packet's length is within the plaintext and does not depend on its flag; a control frame and a body
 /// that were read are written as the same octets but for those without meaning.
 pub fn check(data: &[u8]) {
     check_kind(data);
@@ -34,6 +34,7 @@ fn check_control(data: &[u8]) {
     control.emit(&mut emitted);
     assert_eq!(emitted, without(data, 2..4), "flags and reserved octet");
     check_hello(control.body);
+    check_enrolment(control.body);
 }
 
 fn check_hello(data: &[u8]) {
@@ -41,6 +42,17 @@ fn check_hello(data: &[u8]) {
     assert_eq!(hello.emit()[..], without(data, 2..4)[..Hello::LEN], "reserved octets");
     let all = hello.features.union(Features::UNCHECKED);
     assert!(all.contains(hello.features) && all.contains(Features::UNCHECKED));
+}
+
+fn check_enrolment(body: &[u8]) {
+    if let Ok(enrol) = Enrol::parse(body) {
+        let emitted = enrol.emit().expect("what was read can be written");
+        assert_eq!(emitted, without(body, 2..4)[..emitted.len()], "reserved octets");
+    }
+    if let Ok(enrolled) = Enrolled::parse(body) {
+        let emitted = enrolled.emit().expect("what was read can be written");
+        assert_eq!(emitted, without(body, 3..4), "reserved octet");
+    }
 }
 
 /// The octets with zeros in a range.

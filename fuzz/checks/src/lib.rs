@@ -15,6 +15,7 @@ pub mod inner;
 pub mod message;
 mod naive;
 pub mod segment;
+pub mod ticket;
 pub mod uapi;
 pub mod virtio;
 
@@ -22,7 +23,7 @@ pub mod virtio;
 pub type Check = fn(&[u8]);
 
 /// Every target and its check.
-pub const TARGETS: [(&str, Check); 10] = [
+pub const TARGETS: [(&str, Check); 11] = [
     ("coalesce", coalesce::check),
     ("conf", conf::check),
     ("config", config::check),
@@ -31,6 +32,7 @@ pub const TARGETS: [(&str, Check); 10] = [
     ("inner", inner::check),
     ("message", message::check),
     ("segment", segment::check),
+    ("ticket", ticket::check),
     ("uapi", uapi::check),
     ("virtio", virtio::check),
 ];

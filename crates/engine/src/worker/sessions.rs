@@ -199,11 +199,7 @@ impl Sessions {
     }
 
     fn note(&mut self, event: &Event) {
-        let (Event::Established { peer }
-        | Event::PathChanged { peer }
-        | Event::HandshakeFailed { peer }
-        | Event::GaveUp { peer }) = *event;
-        let Some(status) = self.tunnel.status(peer, clock::now()) else { return };
+        let Some(status) = self.tunnel.status(event.peer(), clock::now()) else { return };
         let key = Key(status.public_key);
         match event {
             Event::Established { .. } => tracing::debug!("peer {}: new keys", status.public_key),
@@ -219,6 +215,7 @@ impl Sessions {
                 tracing::info!("peer {} does not answer", status.public_key);
                 self.news.unanswered.insert(key);
             }
+            Event::Greeted { .. } | Event::Said { .. } | Event::Unsaid { .. } => {}
         }
     }
 
@@ -305,6 +302,7 @@ impl From<SealedEntry> for PeerConfig {
             path: entry.path.map(Path::from),
             keepalive: entry.keepalive,
             allowed_ips: entry.allowed_ips,
+            invitation: false,
         }
     }
 }

@@ -131,7 +131,7 @@ fn nonce() -> Nonce {
 }
 
 /// The function that the whitepaper calls Kdf_N: HKDF (RFC 5869) with `key` as salt and no info.
-fn derive<const N: usize>(key: &Key, input: &[u8]) -> [Key; N] {
+pub(crate) fn derive<const N: usize>(key: &Key, input: &[u8]) -> [Key; N] {
     let extracted = hmac(&**key, &[input]);
     let mut output = Key::default();
     let mut number = 0;

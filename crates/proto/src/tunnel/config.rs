@@ -65,4 +65,7 @@ pub struct PeerConfig {
     pub keepalive: Option<Duration>,
     /// The inner addresses that belong to it.
     pub allowed_ips: Vec<IpNet>,
+    /// Whether it is known by a ticket alone ([`enrol`](crate::enrol)): it may enrol and carries no data, whatever inner addresses
+    /// are said to belong to it.
+    pub invitation: bool,
 }

@@ -21,6 +21,7 @@ use wire::frame::{Hello, Mode};
 use crate::control::Channel;
 use crate::keypair::Keypair;
 use crate::mtu::Content;
+use crate::peer::Path;
 
 /// The keypairs of one peer.
 #[derive(Debug, Default)]
@@ -42,6 +43,10 @@ pub(super) struct Keyed {
     pub(super) hello_sent: bool,
     /// What the peer said it is.
     pub(super) hello: Option<Hello>,
+    /// Where an invitation's holder is that has these keys; others may have the same ticket.
+    pub(super) path: Option<Path>,
+    /// Messages of an enrolment that the peer has said.
+    pub(super) messages: u32,
 }
 
 impl Keyed {
@@ -53,6 +58,8 @@ impl Keyed {
             is_marked,
             hello_sent: false,
             hello: None,
+            path: None,
+            messages: 0,
         }
     }
 

@@ -8,6 +8,7 @@ use wire::message::DATA_OVERHEAD;
 
 use super::config::{Context, PeerConfig};
 use super::core::Core;
+use super::enrolment::is_message;
 use super::handshake::Attempt;
 use super::keys::{Keyed, Keys};
 use super::staged::Staged;
@@ -16,7 +17,7 @@ use crate::control::Expired;
 use crate::cookie::Stamper;
 use crate::drop_reason::DropReason;
 use crate::key::PresharedKey;
-use crate::keypair::{KEEPALIVE_TIMEOUT, Keypair, REKEY_TIMEOUT};
+use crate::keypair::{KEEPALIVE_TIMEOUT, Keypair, REKEY_TIMEOUT, Role};
 use crate::mtu::Content;
 use crate::noise::StaticShared;
 use crate::peer::{Path, PeerIndex};
@@ -30,7 +31,7 @@ const ANSWER_TIMEOUT: Duration =
     Duration::from_secs(KEEPALIVE_TIMEOUT.as_secs() + REKEY_TIMEOUT.as_secs());
 
 /// Data waits so long for the hello of a peer that must say it before data may be sent.
-const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One peer.
 pub(super) struct Remote {
@@ -48,6 +49,8 @@ pub(super) struct Remote {
     pub(super) timestamp_received: Option<Tai64n>,
     /// Since the Unix epoch.
     pub(super) last_handshake: Option<Duration>,
+    /// How often in a row an invitation's new keys had no hello.
+    pub(super) hellos_missed: u32,
     staged: Staged,
 }
 
@@ -67,6 +70,7 @@ impl Remote {
             timestamp_sent: core.timestamp,
             timestamp_received: None,
             last_handshake: None,
+            hellos_missed: 0,
             staged: Staged::default(),
         }
     }
@@ -94,6 +98,9 @@ impl Remote {
         if let Some(path) = self.config.path {
             self.session.set_path(path);
         }
+        if self.config.invitation != old.invitation {
+            self.erase_keys(core);
+        }
         if self.config.preshared_key != old.preshared_key {
             self.forget_handshakes(core);
         }
@@ -118,6 +125,9 @@ impl Remote {
         ctx: &mut Context<'_>,
         packet: &[u8],
     ) {
+        if self.config.invitation {
+            return core.dropped(DropReason::NoPeer, 1);
+        }
         if self.session.path().is_none() {
             return core.dropped(DropReason::NoEndpoint, 1);
         }
@@ -147,11 +157,23 @@ impl Remote {
         let Some(keyed) = self.keys.find(index) else {
             return core.dropped(DropReason::UnknownReceiver, 1);
         };
+        if self.config.invitation && keyed.keypair.role() == Role::Responder {
+            keyed.path = self.session.path();
+        }
         match keyed.channel.handle(ctx.now, &frame) {
             Some((ControlKind::Hello, body)) => match Hello::parse(body) {
-                Ok(hello) => keyed.take_hello(core, ctx.now, hello),
+                Ok(hello) => {
+                    let is_first = keyed.hello.is_none();
+                    keyed.take_hello(core, ctx.now, hello);
+                    if is_first {
+                        self.greeted(core, index);
+                    }
+                }
                 Err(_) => core.dropped(DropReason::FrameMalformed, 1),
             },
+            Some((kind @ (ControlKind::Enrol | ControlKind::Enrolled), body)) => {
+                self.handle_message(core, index, kind, body);
+            }
             Some((ControlKind::Unknown(_), _)) => core.dropped(DropReason::UnknownFrame, 1),
             Some((ControlKind::Acknowledgment, _)) | None => {}
         }
@@ -192,6 +214,7 @@ impl Remote {
                 self.erase_keys(core);
             }
             Timer::Control => self.handle_control_timer(core, ctx),
+            Timer::Hello if self.config.invitation => self.handle_missing_hello(core, ctx),
             Timer::Hello => {
                 self.session.publish(None);
                 self.drop_staged(core, DropReason::NoHello);
@@ -209,6 +232,7 @@ impl Remote {
         self.last_handshake = Some(ctx.wall);
         core.counters.established += 1;
         core.event(Event::Established { peer: self.peer() });
+        self.await_hello(core, ctx.now);
         self.open_gate(core, ctx);
     }
 
@@ -242,7 +266,10 @@ impl Remote {
     }
 
     pub(super) fn discard(&self, core: &mut Core, keyed: Option<Keyed>) {
-        let Some(Keyed { keypair, .. }) = keyed else { return };
+        let Some(Keyed { keypair, channel, .. }) = keyed else { return };
+        if channel.unacknowledged().any(is_message) {
+            core.event(Event::Unsaid { peer: self.peer(), index: keypair.local() });
+        }
         if self.session.is_sealing_with(&keypair) {
             self.session.publish(None);
         }
@@ -306,7 +333,8 @@ impl Remote {
     /// Lets lanes seal with the current keypair as soon as it may carry what the device has. Until then they go on with
     /// the one before, if there was one.
     fn open_gate(&mut self, core: &mut Core, ctx: &mut Context<'_>) {
-        let Some(current) = self.keys.current() else { return };
+        let carries_data = !self.config.invitation;
+        let Some(current) = self.keys.current().filter(|_| carries_data) else { return };
         if self.session.is_sealing_with(&current.keypair) {
             // The lane that confirmed it was faster.
             return self.flush(core, ctx);
@@ -358,10 +386,13 @@ impl Remote {
     }
 
     /// Sends the control frames that are due, and arms the timer for the next ones.
-    fn send_control(&mut self, core: &mut Core, ctx: &mut Context<'_>) {
+    pub(super) fn send_control(&mut self, core: &mut Core, ctx: &mut Context<'_>) {
         let mut next = None;
         for keyed in self.keys.iter_mut().filter(|keyed| keyed.keypair.is_usable(ctx.now)) {
             while let Some(frame) = keyed.channel.poll_frame(ctx.now) {
+                if let Some(path) = keyed.path {
+                    self.session.set_path(path);
+                }
                 seal(core, &self.session, ctx.now, &keyed.keypair, &frame, 0, Sent::Other);
             }
             next = next.into_iter().chain(keyed.channel.poll_timeout()).min();
@@ -374,9 +405,12 @@ impl Remote {
     }
 
     fn handle_control_timer(&mut self, core: &mut Core, ctx: &mut Context<'_>) {
+        let peer = self.peer();
         for keyed in self.keys.iter_mut() {
-            if keyed.channel.handle_timeout(ctx.now) != Expired::Nothing {
-                core.counters.control_given_up += 1;
+            let Expired::GivenUp(kind) = keyed.channel.handle_timeout(ctx.now) else { continue };
+            core.counters.control_given_up += 1;
+            if is_message(kind) {
+                core.event(Event::Unsaid { peer, index: keyed.keypair.local() });
             }
         }
         self.send_control(core, ctx);

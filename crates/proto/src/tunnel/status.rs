@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use wire::message::Cipher;
 
+use crate::enrol::Message;
 use crate::key::PublicKey;
 use crate::peer::{Path, PeerIndex};
 use crate::session::Traffic;
@@ -19,7 +20,7 @@ pub struct Transmit {
 }
 
 /// What happened to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// There are new keys, and both sides have them.
     Established {
@@ -41,6 +42,45 @@ pub enum Event {
         /// The peer.
         peer: PeerIndex,
     },
+    /// The peer of an invitation has said hello, and messages can be said to it with this keypair.
+    Greeted {
+        /// The peer.
+        peer: PeerIndex,
+        /// The receiver index of the keypair.
+        index: u32,
+    },
+    /// The peer of an invitation has said something.
+    Said {
+        /// The peer.
+        peer: PeerIndex,
+        /// The receiver index of the keypair, with which the answer is to be said.
+        index: u32,
+        /// What it has said.
+        message: Message,
+    },
+    /// Nobody knows whether the peer of an invitation got what was said to it: no acknowledgment came, however often
+    /// it was repeated, or the keys ended before.
+    Unsaid {
+        /// The peer.
+        peer: PeerIndex,
+        /// The receiver index of the keypair.
+        index: u32,
+    },
+}
+
+impl Event {
+    /// Whom it happened to.
+    pub fn peer(&self) -> PeerIndex {
+        match *self {
+            Self::Established { peer }
+            | Self::PathChanged { peer }
+            | Self::HandshakeFailed { peer }
+            | Self::GaveUp { peer }
+            | Self::Greeted { peer, .. }
+            | Self::Said { peer, .. }
+            | Self::Unsaid { peer, .. } => peer,
+        }
+    }
 }
 
 /// How a peer is.

@@ -52,7 +52,7 @@ impl Options {
     }
 }
 
-pub(crate) struct Chance(Random);
+pub(crate) struct Chance(pub(crate) Random);
 
 impl proto::Random for Chance {
     fn fill(&mut self, octets: &mut [u8]) {
@@ -86,6 +86,16 @@ impl Host {
     pub(crate) fn new(id: usize, options: Options, random: Random) -> Self {
         let mut random = Chance(random);
         let private_key = PrivateKey::generate(&mut random);
+        Self::with_key(id, options, private_key, random)
+    }
+
+    /// A host with a key that somebody else may have, too.
+    pub(crate) fn with_key(
+        id: usize,
+        options: Options,
+        private_key: PrivateKey,
+        mut random: Chance,
+    ) -> Self {
         let ctx = Context { now: Instant::ZERO + BOOT, wall: EPOCH, random: &mut random };
         let tunnel = tunnel(&private_key, options, &ctx);
         Self {

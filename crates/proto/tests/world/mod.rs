@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use proto::peer::PeerIndex;
 use proto::tunnel::PeerConfig;
-use proto::{PresharedKey, PublicKey, Tunnel};
+use proto::{PresharedKey, PrivateKey, PublicKey, Tunnel};
 use simnet::{Conditions, Network, Random};
 use wire::message::Kind;
+
+use host::Chance;
 
 pub(crate) use host::{Host, Options};
 pub(crate) use wire_tap::{Heard, WireTap};
@@ -75,6 +77,14 @@ impl World {
         id
     }
 
+    /// A host with this key.
+    pub(crate) fn add_with_key(&mut self, options: Options, key: PrivateKey) -> usize {
+        let id = self.hosts.len();
+        let random = Chance(self.random.fork());
+        self.hosts.push(Host::with_key(id, options, key, random));
+        id
+    }
+
     /// What `host` is told of `other`.
     pub(crate) fn config(&self, host: usize, other: usize) -> PeerConfig {
         let options = &self.hosts[host].options;
@@ -84,6 +94,7 @@ impl World {
             path: options.knows_paths.then(|| self.hosts[other].path()),
             keepalive: options.keepalive,
             allowed_ips: vec![packet::prefix(other)],
+            invitation: false,
         }
     }
 
