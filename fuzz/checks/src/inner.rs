@@ -11,7 +11,8 @@
 use std::net::IpAddr;
 
 use proto::mtu::Content;
-use proto::peer::{Path, Peer, PeerIndex, PeerTable, SocketIndex};
+use proto::path::{Path, TransportIndex};
+use proto::peer::{Peer, PeerIndex, PeerTable};
 use proto::{DropReason, inner};
 use wire::ip;
 
@@ -24,7 +25,8 @@ pub fn check(data: &[u8]) {
     let peer = PeerIndex(u16::from(!is_sole && choices & 4 != 0));
     let table = if is_sole { one_peer() } else { two_peers() };
     let admitted = inner::admit(&table, content, peer, packet);
-    let routed = inner::route(&table, content, packet).map(|path| path.remote.port());
+    let routed = inner::route(&table, content, packet)
+        .map(|path| path.remote.socket_addr().expect("it is one of UDP").port());
     match content {
         Content::Frame => {
             assert_eq!(admitted.is_ok(), packet.len() >= 14);
@@ -84,6 +86,6 @@ fn two_peers() -> PeerTable {
 fn peer(index: u16, allowed: [&str; 2]) -> Peer {
     let remote = ([192, 0, 2, 1], index).into();
     let allowed_ips = allowed.iter().filter_map(|prefix| prefix.parse().ok()).collect();
-    let path = Some(Path { socket: SocketIndex(0), remote, local: None });
+    let path = Some(Path { transport: TransportIndex(0), remote, local: None });
     Peer { name: format!("peer {index}"), path, allowed_ips }
 }

@@ -16,6 +16,7 @@ pub mod message;
 mod naive;
 pub mod segment;
 pub mod ticket;
+pub mod tunnel;
 pub mod uapi;
 pub mod virtio;
 
@@ -23,7 +24,7 @@ pub mod virtio;
 pub type Check = fn(&[u8]);
 
 /// Every target and its check.
-pub const TARGETS: [(&str, Check); 11] = [
+pub const TARGETS: [(&str, Check); 12] = [
     ("coalesce", coalesce::check),
     ("conf", conf::check),
     ("config", config::check),
@@ -33,6 +34,7 @@ pub const TARGETS: [(&str, Check); 11] = [
     ("message", message::check),
     ("segment", segment::check),
     ("ticket", ticket::check),
+    ("tunnel", tunnel::check),
     ("uapi", uapi::check),
     ("virtio", virtio::check),
 ];

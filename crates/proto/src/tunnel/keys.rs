@@ -21,7 +21,7 @@ use wire::frame::{Hello, Mode};
 use crate::control::Channel;
 use crate::keypair::Keypair;
 use crate::mtu::Content;
-use crate::peer::Path;
+use crate::path::Path;
 
 /// The keypairs of one peer.
 #[derive(Debug, Default)]
@@ -96,9 +96,10 @@ impl Keys {
         [self.previous.take(), self.current.take(), self.next.take()]
     }
 
-    /// Takes away the keypair that is not confirmed.
+    /// Takes away the keypair that is not confirmed. One that a lane has confirmed stays, even before it is current:
+    /// the peer sends with it.
     pub(super) fn take_next(&mut self) -> Option<Keyed> {
-        self.next.take()
+        self.next.take_if(|next| !next.keypair.is_confirmed())
     }
 
     pub(super) fn current(&self) -> Option<&Keyed> {

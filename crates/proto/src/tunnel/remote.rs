@@ -20,7 +20,8 @@ use crate::key::PresharedKey;
 use crate::keypair::{KEEPALIVE_TIMEOUT, Keypair, REKEY_TIMEOUT, Role};
 use crate::mtu::Content;
 use crate::noise::StaticShared;
-use crate::peer::{Path, PeerIndex};
+use crate::path::Path;
+use crate::peer::PeerIndex;
 use crate::session::{Looks, Sent, Session, padding};
 use crate::tai64n::Tai64n;
 use crate::time::Instant;
@@ -209,10 +210,8 @@ impl Remote {
             Timer::Unanswered => self.handle_unanswered(core, ctx),
             Timer::Acknowledgment => self.handle_unacknowledged(core, ctx),
             Timer::PersistentKeepalive => self.handle_persistent_keepalive(core, ctx),
-            Timer::EraseKeys => {
-                self.forget_initiation(core);
-                self.erase_keys(core);
-            }
+            // An initiation stays: it is never older than the initiation timer lets it become.
+            Timer::EraseKeys => self.erase_keys(core),
             Timer::Control => self.handle_control_timer(core, ctx),
             Timer::Hello if self.config.invitation => self.handle_missing_hello(core, ctx),
             Timer::Hello => {
