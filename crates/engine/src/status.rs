@@ -105,7 +105,7 @@ impl PeerStatus {
             name,
             public_key: Some(session.public_key.to_string()),
             preshared: session.has_preshared_key,
-            endpoint: session.path.map(|path| path.remote),
+            endpoint: session.path.and_then(|path| path.remote.socket_addr()),
             allowed_ips: session.allowed_ips.clone(),
             latest_handshake: session.last_handshake.map(UnixTime::from),
             cipher: session.cipher.map(|cipher| cipher.to_string()),

@@ -384,11 +384,11 @@ fn with_paths_of(known: &PeerTable, mut peers: Vec<Peer>) -> PeerTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::{Path, SocketIndex};
+    use proto::{Path, TransportIndex};
 
     fn peer(name: &str, remote: Option<&str>) -> Peer {
         let path = remote.map(|remote| Path {
-            socket: SocketIndex(0),
+            transport: TransportIndex(0),
             remote: remote.parse().unwrap(),
             local: None,
         });

@@ -75,9 +75,8 @@ fn parts(message: &[u8]) -> Option<(&[u8], &Mac, &Mac)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
-
     use crate::key::PrivateKey;
+    use crate::path::RemoteAddr;
     use crate::random::{Count, ascending};
     use crate::time::Instant;
 
@@ -87,7 +86,7 @@ mod tests {
         PrivateKey::from_bytes([7; 32]).public_key()
     }
 
-    fn source(text: &str) -> SocketAddr {
+    fn source(text: &str) -> RemoteAddr {
         text.parse().unwrap()
     }
 
@@ -112,7 +111,7 @@ mod tests {
         }
 
         fn reply(&mut self, now: Instant) -> wire::message::CookieReply {
-            self.checker.reply(now, &mut self.random, source(SOURCE), 7, &self.message)
+            self.checker.reply(now, &mut self.random, &source(SOURCE), 7, &self.message)
         }
 
         fn give_cookie(&mut self, now: Instant) {
@@ -123,7 +122,7 @@ mod tests {
         /// Whether a message stamped at `now` has a cookie that counts.
         fn has_cookie(&mut self, now: Instant) -> bool {
             self.stamper.stamp(now, &mut self.message);
-            self.checker.check_mac2(now, source(SOURCE), &self.message)
+            self.checker.check_mac2(now, &source(SOURCE), &self.message)
         }
     }
 
@@ -156,7 +155,7 @@ mod tests {
             stamper.stamp(at(0), &mut message);
             assert_eq!(message, vec![0; len]);
             assert!(!checker.check_mac1(&message));
-            assert!(!checker.check_mac2(at(0), source(SOURCE), &message));
+            assert!(!checker.check_mac2(at(0), &source(SOURCE), &message));
         }
     }
 
@@ -171,12 +170,12 @@ mod tests {
         pair.give_cookie(at(0));
         assert!(pair.has_cookie(at(1)));
         for other in ["192.0.2.7:51821", "192.0.2.8:51820", "[2001:db8::7]:51820"] {
-            assert!(!pair.checker.check_mac2(at(1), source(other), &pair.message), "{other}");
+            assert!(!pair.checker.check_mac2(at(1), &source(other), &pair.message), "{other}");
         }
         for bit in 0..148 * 8 {
             let mut forged = pair.message;
             forged[bit / 8] ^= 1 << (bit % 8);
-            assert!(!pair.checker.check_mac2(at(1), source(SOURCE), &forged), "bit {bit}");
+            assert!(!pair.checker.check_mac2(at(1), &source(SOURCE), &forged), "bit {bit}");
         }
     }
 
@@ -226,8 +225,8 @@ mod tests {
         pair.give_cookie(at(120));
         assert!(pair.has_cookie(at(120)));
         assert_ne!(pair.message, late);
-        assert!(pair.checker.check_mac2(at(124), source(SOURCE), &late));
-        assert!(!pair.checker.check_mac2(at(125), source(SOURCE), &late));
-        assert!(pair.checker.check_mac2(at(125), source(SOURCE), &pair.message));
+        assert!(pair.checker.check_mac2(at(124), &source(SOURCE), &late));
+        assert!(!pair.checker.check_mac2(at(125), &source(SOURCE), &late));
+        assert!(pair.checker.check_mac2(at(125), &source(SOURCE), &pair.message));
     }
 }

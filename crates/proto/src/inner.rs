@@ -5,7 +5,8 @@
 
 use crate::drop_reason::DropReason;
 use crate::mtu::Content;
-use crate::peer::{Path, PeerIndex, PeerTable};
+use crate::path::Path;
+use crate::peer::{PeerIndex, PeerTable};
 
 /// Where a packet from the device goes.
 ///
@@ -40,10 +41,12 @@ pub fn admit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::{Peer, SocketIndex};
+    use crate::path::TransportIndex;
+    use crate::peer::Peer;
 
     fn table() -> PeerTable {
-        let path = Path { socket: SocketIndex(0), remote: ([10, 0, 0, 2], 1).into(), local: None };
+        let path =
+            Path { transport: TransportIndex(0), remote: ([10, 0, 0, 2], 1).into(), local: None };
         let peer = |path, allowed: &str| Peer {
             name: "b".into(),
             path,
@@ -65,7 +68,7 @@ mod tests {
         let table = table();
         let route = |destination| {
             route(&table, Content::Packet, &packet([0; 4], destination))
-                .map(|path| path.remote.port())
+                .map(|path| path.remote.socket_addr().unwrap().port())
         };
         assert_eq!(route([10, 9, 1, 7]), Ok(1));
         assert_eq!(route([10, 9, 2, 7]), Err(DropReason::NoEndpoint));

@@ -17,7 +17,7 @@
 //!
 //! Around it:
 //!
-//! - [`peer`]: the peers of a tunnel and the paths to them, as an immutable table that workers read.
+//! - [`path`]: where peers are; [`peer`]: the peers of a tunnel, as an immutable table that workers read.
 //! - [`allowed_ips`]: which peer owns an inner address; the longest prefix wins.
 //! - [`routing`]: which peer an inner packet goes to and may come from; [`inner`]: the same in a plain tunnel.
 //! - [`mtu`]: how large an inner packet may be, so that no outer datagram is fragmented.
@@ -37,6 +37,7 @@ pub mod keypair;
 pub mod keypairs;
 pub mod mtu;
 pub mod noise;
+pub mod path;
 pub mod peer;
 pub mod random;
 pub mod ratelimit;
@@ -56,7 +57,8 @@ pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use keypair::{Ciphers, Keypair};
 pub use keypairs::KeypairTable;
 pub use mtu::{InnerMtu, OuterMtu};
-pub use peer::{LocalAddr, Path, Peer, PeerIndex, PeerTable, Sender, SocketIndex};
+pub use path::{LocalAddr, Path, RemoteAddr, Side, TransportIndex};
+pub use peer::{Peer, PeerIndex, PeerTable, Sender};
 pub use random::Random;
 pub use routing::Routing;
 pub use session::{Received, Sent, Session};

@@ -11,58 +11,14 @@
 //! sender that no other peer claims becomes it, and stays it as long as the tunnel lives. All other
 //! senders are strangers.
 
-use std::net::{IpAddr, SocketAddr};
-
 use ipnet::IpNet;
-use wire::flow::FiveTuple;
-use wire::{ip, udp};
 
+use crate::path::{Path, RemoteAddr};
 use crate::routing::Routing;
 
 /// A peer's place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIndex(pub u16);
-
-/// Which of the tunnel's sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketIndex(pub usize);
-
-/// One of this host's addresses, as a datagram was addressed to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalAddr {
-    /// The address.
-    pub ip: IpAddr,
-    /// The interface that has it, which matters for link-local addresses; 0 is any.
-    pub interface: u32,
-}
-
-/// One way to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// The socket to send from.
-    pub socket: SocketIndex,
-    /// The peer's address and port.
-    pub remote: SocketAddr,
-    /// The address to send from: the one that the peer talks to, if it has spoken.
-    pub local: Option<LocalAddr>,
-}
-
-impl Path {
-    /// Whether an inner packet is a datagram that was sent on this path itself, from `port`: it came back
-    /// because the remote address is routed into the tunnel, and would go round, longer each time.
-    #[inline]
-    pub fn is_own(&self, packet: &[u8], port: u16) -> bool {
-        ip::destination(packet) == Some(self.remote.ip())
-            && FiveTuple::of(packet).is_some_and(|flow| self.is_flow(&flow, port))
-    }
-
-    #[cold]
-    fn is_flow(&self, flow: &FiveTuple, port: u16) -> bool {
-        let ports = (flow.source_port, flow.destination_port);
-        // A fragment tells no ports; who sends one to where the tunnel itself sends is most likely the tunnel.
-        flow.protocol == udp::PROTOCOL && [(port, self.remote.port()), (0, 0)].contains(&ports)
-    }
-}
 
 /// One peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,8 +47,8 @@ pub enum Sender {
 pub struct PeerTable {
     peers: Vec<Peer>,
     routing: Routing,
-    /// Sorted by address.
-    remotes: Vec<(SocketAddr, PeerIndex)>,
+    /// Sorted by where the peers send from.
+    remotes: Vec<(RemoteAddr, PeerIndex)>,
     waiting: Option<PeerIndex>,
 }
 
@@ -107,8 +63,9 @@ impl PeerTable {
             Routing::new(indexed(&peers).flat_map(|(index, peer)| {
                 peer.allowed_ips.iter().map(move |&prefix| (prefix, index))
             }));
-        let mut remotes: Vec<_> =
-            indexed(&peers).filter_map(|(index, peer)| Some((peer.path?.remote, index))).collect();
+        let mut remotes: Vec<_> = indexed(&peers)
+            .filter_map(|(index, peer)| Some((peer.path?.remote.sender(), index)))
+            .collect();
         remotes.sort_by_key(|&(remote, _)| remote);
         let waiting = indexed(&peers).find(|(_, peer)| peer.path.is_none()).map(|(index, _)| index);
         Self { peers, routing, remotes, waiting }
@@ -138,8 +95,8 @@ impl PeerTable {
 
     /// Who sends from `remote`.
     #[inline]
-    pub fn sender(&self, remote: SocketAddr) -> Sender {
-        match self.remotes.binary_search_by_key(&remote, |&(remote, _)| remote) {
+    pub fn sender(&self, remote: &RemoteAddr) -> Sender {
+        match self.remotes.binary_search_by_key(&remote.sender(), |&(remote, _)| remote) {
             Ok(place) => Sender::Peer(self.remotes[place].1),
             Err(_) => self.waiting.map_or(Sender::Stranger, Sender::First),
         }
@@ -153,7 +110,7 @@ impl PeerTable {
     pub fn with_path(&self, index: PeerIndex, path: Path) -> Self {
         let mut peers = self.peers.clone();
         if let Some(peer) = peers.get_mut(usize::from(index.0))
-            && peer.path.is_none_or(|known| known.remote == path.remote)
+            && peer.path.is_none_or(|known| known.remote.sender() == path.remote.sender())
         {
             peer.path = Some(path);
         }
@@ -178,9 +135,10 @@ fn indexed(peers: &[Peer]) -> impl Iterator<Item = (PeerIndex, &Peer)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::{LocalAddr, Side, TransportIndex};
 
     fn path(remote: &str) -> Path {
-        Path { socket: SocketIndex(0), remote: remote.parse().unwrap(), local: None }
+        Path { transport: TransportIndex(0), remote: remote.parse().unwrap(), local: None }
     }
 
     fn peer(name: &str, remote: Option<&str>, allowed: &[&str]) -> Peer {
@@ -189,28 +147,6 @@ mod tests {
             path: remote.map(path),
             allowed_ips: allowed.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         }
-    }
-
-    /// A UDP datagram in IPv4 from 10.0.0.1; `fragment` is the field of that name with its flags.
-    fn datagram(to: [u8; 4], ports: (u16, u16), fragment: u16) -> Vec<u8> {
-        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, udp::PROTOCOL, 0, 0, 10, 0, 0, 1];
-        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
-        packet.extend(to);
-        packet.extend([ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat());
-        packet.extend([0, 8, 0, 0]);
-        packet
-    }
-
-    #[test]
-    fn a_datagram_of_the_path_itself_is_known_by_address_and_ports() {
-        let path = path("10.0.0.2:4740");
-        let is_own = |to, ports, fragment| path.is_own(&datagram(to, ports, fragment), 4741);
-        assert!(is_own([10, 0, 0, 2], (4741, 4740), 0));
-        assert!(is_own([10, 0, 0, 2], (4741, 4740), 0x2000));
-        assert!(!is_own([10, 0, 0, 3], (4741, 4740), 0));
-        assert!(!is_own([10, 0, 0, 2], (4742, 4740), 0));
-        assert!(!is_own([10, 0, 0, 2], (4741, 53), 0));
-        assert!(!path.is_own(&[0x45], 4741));
     }
 
     fn three() -> PeerTable {
@@ -224,16 +160,30 @@ mod tests {
     #[test]
     fn peers_are_known_by_address_and_port() {
         let table = three();
-        assert_eq!(table.sender("10.0.0.2:4740".parse().unwrap()), Sender::Peer(PeerIndex(0)));
-        assert_eq!(table.sender("[fd00::4]:4740".parse().unwrap()), Sender::Peer(PeerIndex(2)));
-        assert_eq!(table.sender("10.0.0.2:4741".parse().unwrap()), Sender::First(PeerIndex(1)));
+        assert_eq!(table.sender(&"10.0.0.2:4740".parse().unwrap()), Sender::Peer(PeerIndex(0)));
+        assert_eq!(table.sender(&"[fd00::4]:4740".parse().unwrap()), Sender::Peer(PeerIndex(2)));
+        assert_eq!(table.sender(&"10.0.0.2:4741".parse().unwrap()), Sender::First(PeerIndex(1)));
+    }
+
+    #[test]
+    fn a_side_of_a_folder_is_known_over_all_its_lives() {
+        let side = |label, run| Path {
+            transport: TransportIndex(0),
+            remote: RemoteAddr::Side(Side { label, run }),
+            local: None,
+        };
+        let table = three().with_path(PeerIndex(1), side(7, 1));
+        assert_eq!(table.sender(&side(7, 2).remote), Sender::Peer(PeerIndex(1)));
+        assert_eq!(table.sender(&side(8, 1).remote), Sender::Stranger);
+        let later = table.with_path(PeerIndex(1), side(7, 2));
+        assert_eq!(later.path(PeerIndex(1)), Some(&side(7, 2)));
     }
 
     #[test]
     fn the_first_sender_is_kept() {
         let table = three().with_path(PeerIndex(1), path("10.0.0.3:1000"));
-        assert_eq!(table.sender("10.0.0.3:1000".parse().unwrap()), Sender::Peer(PeerIndex(1)));
-        assert_eq!(table.sender("10.0.0.3:1001".parse().unwrap()), Sender::Stranger);
+        assert_eq!(table.sender(&"10.0.0.3:1000".parse().unwrap()), Sender::Peer(PeerIndex(1)));
+        assert_eq!(table.sender(&"10.0.0.3:1001".parse().unwrap()), Sender::Stranger);
         let later = table.with_path(PeerIndex(1), path("10.0.0.66:1000"));
         assert_eq!(later.path(PeerIndex(1)), Some(&path("10.0.0.3:1000")));
     }
@@ -241,15 +191,15 @@ mod tests {
     #[test]
     fn a_peer_that_has_moved_is_known_by_its_address_of_today_only() {
         let table = three().moved(PeerIndex(0), path("10.0.0.8:4740"));
-        assert_eq!(table.sender("10.0.0.8:4740".parse().unwrap()), Sender::Peer(PeerIndex(0)));
+        assert_eq!(table.sender(&"10.0.0.8:4740".parse().unwrap()), Sender::Peer(PeerIndex(0)));
         assert_eq!(table.path(PeerIndex(0)), Some(&path("10.0.0.8:4740")));
-        assert_ne!(table.sender("10.0.0.2:4740".parse().unwrap()), Sender::Peer(PeerIndex(0)));
+        assert_ne!(table.sender(&"10.0.0.2:4740".parse().unwrap()), Sender::Peer(PeerIndex(0)));
     }
 
     #[test]
     fn the_local_address_follows_the_peer() {
         let local = Some(LocalAddr { ip: "10.0.0.1".parse().unwrap(), interface: 3 });
-        let moved = Path { local, socket: SocketIndex(1), ..path("10.0.0.2:4740") };
+        let moved = Path { local, transport: TransportIndex(1), ..path("10.0.0.2:4740") };
         let table = three().with_path(PeerIndex(0), moved);
         assert_eq!(table.path(PeerIndex(0)), Some(&moved));
     }

@@ -5,7 +5,7 @@
 //! A token bucket per source, as Linux has it (`drivers/net/wireguard/ratelimiter.c`): a message costs
 //! a token, a source gets [`PACKETS_PER_SECOND`] tokens a second and saves up to
 //! [`PACKETS_BURSTABLE`]. A source is an IPv4 address or the upper half of an IPv6 address, since who has
-//! one address of a /64 has them all.
+//! one address of a /64 has them all; or all of a shared folder, since who may write there can be anybody there.
 //!
 //! Only sources that have shown a valid cookie come here, so they cannot be invented; a table of
 //! [`MAX_SOURCES`] bounds what somebody with a large network can make us remember. A bucket that has
@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::path::RemoteAddr;
 use crate::time::Instant;
 
 /// Tokens that a source gets in a second.
@@ -48,6 +49,8 @@ enum Source {
     V4(u32),
     /// The first 64 bits.
     V6(u64),
+    /// Who writes into a folder can be anybody there.
+    Folder,
 }
 
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl RateLimiter {
     }
 
     /// Whether `source` may send another message; if so, that is counted.
-    pub fn allow(&mut self, now: Instant, source: IpAddr) -> bool {
+    pub fn allow(&mut self, now: Instant, source: &RemoteAddr) -> bool {
         self.collect(now);
         let source = Source::from(source);
         let room = self.buckets.len() < MAX_SOURCES;
@@ -100,9 +103,10 @@ impl Bucket {
     }
 }
 
-impl From<IpAddr> for Source {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
+impl From<&RemoteAddr> for Source {
+    fn from(remote: &RemoteAddr) -> Self {
+        let Some(remote) = remote.socket_addr() else { return Self::Folder };
+        match remote.ip().to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             IpAddr::V6(address) => {
                 let [a, b, c, d, e, f, g, h, ..] = address.octets();
@@ -115,18 +119,19 @@ impl From<IpAddr> for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::Side;
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_secs(1000) + Duration::from_millis(millis)
     }
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> RemoteAddr {
+        RemoteAddr::Udp((text.parse::<IpAddr>().unwrap(), 1).into())
     }
 
     /// How many of many messages at one time are allowed.
-    fn burst(limiter: &mut RateLimiter, now: Instant, source: IpAddr) -> usize {
-        (0..20).filter(|_| limiter.allow(now, source)).count()
+    fn burst(limiter: &mut RateLimiter, now: Instant, source: RemoteAddr) -> usize {
+        (0..20).filter(|_| limiter.allow(now, &source)).count()
     }
 
     #[test]
@@ -142,7 +147,7 @@ mod tests {
     #[test]
     fn twenty_a_second_go_on_for_ever() {
         let (mut limiter, source) = (RateLimiter::new(), ip("192.0.2.1"));
-        let allowed = (0..60_000).filter(|&millis| limiter.allow(at(millis), source)).count();
+        let allowed = (0..60_000).filter(|&millis| limiter.allow(at(millis), &source)).count();
         assert_eq!(allowed, 60 * 20 + 4);
     }
 
@@ -165,16 +170,27 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_one_source_whoever_writes_there() {
+        let mut limiter = RateLimiter::new();
+        let side = |label| RemoteAddr::Side(Side { label, run: label });
+        assert_eq!(burst(&mut limiter, at(0), side(1)), 5);
+        assert_eq!(burst(&mut limiter, at(0), side(2)), 0);
+    }
+
+    #[test]
     fn a_full_table_refuses_new_sources_until_old_ones_are_stale() {
         let mut limiter = RateLimiter::new();
-        let source = |number: usize| IpAddr::V4((u32::try_from(number).unwrap()).into());
+        let source = |number: usize| {
+            let number = u32::try_from(number).unwrap();
+            RemoteAddr::from((number.to_be_bytes(), 1))
+        };
         for number in 0..MAX_SOURCES {
-            assert!(limiter.allow(at(0), source(number)));
+            assert!(limiter.allow(at(0), &source(number)));
         }
-        assert!(!limiter.allow(at(0), source(MAX_SOURCES)));
-        assert!(limiter.allow(at(999), source(0)));
-        assert!(!limiter.allow(at(999), source(MAX_SOURCES)));
-        assert!(limiter.allow(at(1000), source(MAX_SOURCES)));
+        assert!(!limiter.allow(at(0), &source(MAX_SOURCES)));
+        assert!(limiter.allow(at(999), &source(0)));
+        assert!(!limiter.allow(at(999), &source(MAX_SOURCES)));
+        assert!(limiter.allow(at(1000), &source(MAX_SOURCES)));
         assert_eq!(limiter.buckets.len(), 2);
     }
 }

@@ -42,7 +42,8 @@ use wire::message::PADDING;
 use crate::key::PublicKey;
 use crate::keypair::Keypair;
 use crate::mtu::{Content, InnerMtu};
-use crate::peer::{Path, PeerIndex};
+use crate::path::Path;
+use crate::peer::PeerIndex;
 use crate::time::Instant;
 
 /// What was sent.
@@ -391,7 +392,7 @@ mod tests {
     use super::*;
     use crate::keypair::{Ciphers, KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_AFTER_TIME, Role};
     use crate::noise::{CipherKeys, SessionKeys};
-    use crate::peer::SocketIndex;
+    use crate::path::TransportIndex;
 
     const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
 
@@ -403,7 +404,7 @@ mod tests {
     }
 
     fn path(port: u16) -> Path {
-        Path { socket: SocketIndex(0), remote: ([192, 0, 2, 1], port).into(), local: None }
+        Path { transport: TransportIndex(0), remote: ([192, 0, 2, 1], port).into(), local: None }
     }
 
     fn session(sealing: &Arc<Keypair>) -> Session {

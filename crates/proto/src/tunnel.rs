@@ -45,7 +45,8 @@ use crate::drop_reason::DropReason;
 use crate::enrol::Message;
 use crate::key::PublicKey;
 use crate::mtu::{Content, InnerMtu};
-use crate::peer::{Path, PeerIndex, PeerTable};
+use crate::path::Path;
+use crate::peer::{PeerIndex, PeerTable};
 use crate::routing::Routing;
 use crate::time::Instant;
 

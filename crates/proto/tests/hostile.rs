@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use allocation_counter::measure;
 use proto::cookie::Stamper;
-use proto::peer::{Path, PeerIndex, SocketIndex};
+use proto::path::{Path, TransportIndex};
+use proto::peer::PeerIndex;
 use proto::tunnel::PeerConfig;
 use proto::{DropReason, PublicKey};
 use simnet::{Conditions, Random};
@@ -322,7 +323,7 @@ fn stranger(number: u32) -> SocketAddr {
 }
 
 fn path(remote: SocketAddr) -> Path {
-    Path { socket: SocketIndex(0), remote, local: None }
+    Path { transport: TransportIndex(0), remote: remote.into(), local: None }
 }
 
 /// Floods host 1 with what `make` makes of rubbish; the answers, the question for each of which is longer, and octets that
@@ -346,7 +347,7 @@ fn flood(
             for answer in host.drain(now) {
                 assert_eq!(answer.path, from);
                 assert!(answer.datagram.len() < message.len());
-                answered(answer.path.remote, &answer.datagram);
+                answered(answer.path.remote.socket_addr().unwrap(), &answer.datagram);
             }
         }
     })
@@ -365,7 +366,7 @@ fn a_flood_with_wrong_macs_is_only_counted() {
         world.hosts[1].under_load = under_load;
         let left = flood(&mut world, |_| {}, no_answer);
         assert!(left < LITTLE, "{left} octets");
-        assert_eq!(world.hosts[1].tunnel.counters().bad_mac1, FLOOD.into());
+        assert_eq!(world.hosts[1].tunnel.counters().bad_mac1, u64::from(FLOOD));
         world.exchange(1, 0);
     }
 }
@@ -377,7 +378,7 @@ fn a_flood_of_strangers_who_know_the_public_key_is_only_counted() {
     let mut stamper = Stamper::new(&world.hosts[1].public_key);
     let left = flood(&mut world, |message| stamper.stamp(proto::Instant::ZERO, message), no_answer);
     assert!(left < LITTLE, "{left} octets");
-    assert_eq!(drops(&world, 1, DropReason::Undecryptable), FLOOD.into());
+    assert_eq!(drops(&world, 1, DropReason::Undecryptable), u64::from(FLOOD));
     world.exchange(1, 0);
 }
 
@@ -398,7 +399,7 @@ fn under_load_a_flood_from_everywhere_earns_cookies_only() {
     );
     assert!(left < LITTLE, "{left} octets");
     assert_eq!(cookies, FLOOD);
-    assert_eq!(world.hosts[1].tunnel.counters().cookie_replies_sent, FLOOD.into());
+    assert_eq!(world.hosts[1].tunnel.counters().cookie_replies_sent, u64::from(FLOOD));
     world.exchange(1, 0);
 }
 

@@ -5,7 +5,7 @@ mod world;
 use std::time::Duration;
 
 use proto::DropReason;
-use proto::peer::Path;
+use proto::path::Path;
 use proto::tunnel::{Event, Timing};
 use wire::message::Kind;
 use world::{Options, World, millis, secs};

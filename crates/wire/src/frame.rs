@@ -6,6 +6,7 @@
 //!  0xC_, 0xE_        IP packet likewise, *unchecked*
 //!  0x01              control frame
 //!  0x02              Ethernet frame, which follows the octet
+//!  0x03              packet or frame as a device handed it out, maybe a *super-packet*
 //! ```
 //!
 //! The first two are WireGuard's. The others are for a peer that has said *hello*: no IP packet starts
@@ -20,6 +21,17 @@
 //! device wants with `NEEDS_CSUM` ([`virtio`](crate::virtio)), whose kernel takes the sum if the packet ever
 //! leaves it, and only then. The transport header stands directly behind an IPv4 header, which may have
 //! options but is no fragment's, or behind the fixed IPv6 header.
+//!
+//! # Super-packets
+//!
+//! ```text
+//!   0   1  0x03
+//!   1  10  virtio header, little-endian (Virtio 1.2, section 5.1.6)
+//!  11   n  IP packet or Ethernet frame
+//! ```
+//!
+//! Where a message may be as long as a super-packet, nobody cuts it: the receiver's device takes it as the sender's
+//! handed it out ([`offload`](crate::offload)). It is not padded.
 //!
 //! # Control frames
 //!
@@ -38,6 +50,7 @@
 //! is what follows the part of a body that a reader knows. A control frame has at most [`CONTROL_MAX`]
 //! octets and is not padded.
 
+use crate::virtio::VirtioNetHdr;
 use crate::{ipv4, ipv6};
 
 mod enrol;
@@ -50,6 +63,11 @@ pub const UNCHECKED: u8 = 0x80;
 pub const CONTROL: u8 = 0x01;
 /// The octet before an Ethernet frame.
 pub const ETHERNET: u8 = 0x02;
+/// The first octet of a frame that says what a device says of its packet.
+pub const OFFLOAD: u8 = 0x03;
+
+/// Octets before the packet in such a frame.
+pub const OFFLOAD_HEADER_LEN: usize = 1 + VirtioNetHdr::LEN;
 
 /// Length of the longest control frame in octets, far below what every path carries in one datagram.
 pub const CONTROL_MAX: usize = 1024;
@@ -67,6 +85,8 @@ pub enum Kind {
     Control,
     /// An Ethernet frame.
     Ethernet,
+    /// A packet or frame with what a device says of it.
+    Offload,
     /// Something that this program does not know.
     Unknown,
 }
@@ -168,8 +188,25 @@ pub fn kind(plaintext: &[u8]) -> Kind {
         Some(0xc0..=0xcf | 0xe0..=0xef) => Kind::Unchecked,
         Some(&CONTROL) => Kind::Control,
         Some(&ETHERNET) => Kind::Ethernet,
+        Some(&OFFLOAD) => Kind::Offload,
         Some(_) => Kind::Unknown,
     }
+}
+
+/// The first octets of a frame with a packet of which a device says `header`.
+#[inline]
+#[must_use]
+pub fn emit_offload(header: &VirtioNetHdr) -> [u8; OFFLOAD_HEADER_LEN] {
+    let [h0, h1, h2, h3, h4, h5, h6, h7, h8, h9] = header.emit_le();
+    [OFFLOAD, h0, h1, h2, h3, h4, h5, h6, h7, h8, h9]
+}
+
+/// What is said of the packet that follows the first [`OFFLOAD_HEADER_LEN`] octets; nothing if that cannot be read.
+#[inline]
+#[must_use]
+pub fn parse_offload(plaintext: &[u8]) -> Option<VirtioNetHdr> {
+    let header = plaintext.get(1..)?.first_chunk()?;
+    VirtioNetHdr::parse_le(header).ok()
 }
 
 /// Length of an IP packet without the padding behind it, checked or not.
@@ -198,7 +235,7 @@ impl Kind {
     /// Whether only a peer that has said hello understands it.
     #[must_use]
     pub const fn is_extension(self) -> bool {
-        matches!(self, Self::Unchecked | Self::Control | Self::Ethernet)
+        matches!(self, Self::Unchecked | Self::Control | Self::Ethernet | Self::Offload)
     }
 }
 
@@ -307,6 +344,8 @@ impl Features {
     pub const UNCHECKED: Self = Self(1 << 1);
     /// Takes Ethernet frames: its device carries them.
     pub const ETHERNET: Self = Self(1 << 2);
+    /// Takes super-packets of every kind.
+    pub const OFFLOAD: Self = Self(1 << 3);
 
     /// Whether all of `features` are among these.
     #[must_use]
@@ -341,6 +380,7 @@ mod tests {
                 12 | 14 => Kind::Unchecked,
                 _ if first == 1 => Kind::Control,
                 _ if first == 2 => Kind::Ethernet,
+                _ if first == 3 => Kind::Offload,
                 _ => Kind::Unknown,
             };
             assert_eq!(kind(&[first, 0x45]), expected, "{first:#04x}");

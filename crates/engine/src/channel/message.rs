@@ -14,12 +14,12 @@
 //! Peers are told apart by their place in the table without security, and by their public key with it: their
 //! table changes while messages are on their way. Keys travel as [`Secret`]s, whose memory is overwritten.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use device::Mode;
 use ipnet::IpNet;
-use proto::{LocalAddr, Path, Peer, PeerTable, SocketIndex};
+use proto::{LocalAddr, Path, Peer, PeerTable, RemoteAddr, Side, TransportIndex};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use transport::udp::UdpSocket;
 use wire::message::Cipher;
@@ -228,9 +228,16 @@ pub(crate) struct Carried {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PathEntry {
-    socket: usize,
-    remote: SocketAddr,
+    transport: usize,
+    remote: RemoteEntry,
     local: Option<(IpAddr, u32)>,
+}
+
+/// Where a peer is, as it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum RemoteEntry {
+    Udp(SocketAddr),
+    Side { label: u64, run: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -272,14 +279,22 @@ impl PeerEntry {
 impl PathEntry {
     /// Whether a datagram can have come from there.
     pub(crate) fn can_be_sender(&self) -> bool {
-        let ip = self.remote.ip().to_canonical();
-        let is_broadcast = ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
-        self.remote.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+        match self.remote {
+            RemoteEntry::Udp(remote) => {
+                let ip = remote.ip().to_canonical();
+                let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+                remote.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+            }
+            RemoteEntry::Side { label, run } => label != 0 && run != 0,
+        }
     }
 
-    /// Which socket it leaves from.
-    pub(crate) fn socket(&self) -> usize {
-        self.socket
+    /// Whether there is such a transport, with so many sockets and folders.
+    pub(crate) fn is_among(&self, sockets: usize, spools: usize) -> bool {
+        match self.remote {
+            RemoteEntry::Udp(_) => self.transport < sockets,
+            RemoteEntry::Side { .. } => self.transport < spools,
+        }
     }
 }
 
@@ -302,15 +317,22 @@ impl From<PeerEntry> for Peer {
 impl From<Path> for PathEntry {
     fn from(path: Path) -> Self {
         let local = path.local.map(|local| (local.ip, local.interface));
-        Self { socket: path.socket.0, remote: path.remote, local }
+        let remote = match path.remote {
+            RemoteAddr::Udp(remote) => RemoteEntry::Udp(remote),
+            RemoteAddr::Side(Side { label, run }) => RemoteEntry::Side { label, run },
+        };
+        Self { transport: path.transport.0, remote, local }
     }
 }
 
 impl From<PathEntry> for Path {
     fn from(entry: PathEntry) -> Self {
         Self {
-            socket: SocketIndex(entry.socket),
-            remote: entry.remote,
+            transport: TransportIndex(entry.transport),
+            remote: match entry.remote {
+                RemoteEntry::Udp(remote) => RemoteAddr::Udp(remote),
+                RemoteEntry::Side { label, run } => RemoteAddr::Side(Side { label, run }),
+            },
             local: entry.local.map(|(ip, interface)| LocalAddr { ip, interface }),
         }
     }
@@ -323,13 +345,13 @@ mod tests {
     #[test]
     fn a_path_over_a_link_local_address_arrives_whole() {
         let path = Path {
-            socket: SocketIndex(1),
-            remote: SocketAddr::V6(std::net::SocketAddrV6::new(
+            transport: TransportIndex(1),
+            remote: RemoteAddr::Udp(SocketAddr::V6(std::net::SocketAddrV6::new(
                 "fe80::2".parse().unwrap(),
                 4740,
                 0,
                 3,
-            )),
+            ))),
             local: Some(LocalAddr { ip: "fe80::1".parse().unwrap(), interface: 3 }),
         };
         let json = serde_json::to_vec(&PathEntry::from(path)).unwrap();
@@ -340,8 +362,8 @@ mod tests {
     #[test]
     fn nobody_sends_from_a_group_from_everywhere_or_from_port_0() {
         let sends = |remote: &str| {
-            let remote = remote.parse().unwrap();
-            PathEntry { socket: 0, remote, local: None }.can_be_sender()
+            let remote = RemoteEntry::Udp(remote.parse().unwrap());
+            PathEntry { transport: 0, remote, local: None }.can_be_sender()
         };
         assert!(sends("10.0.0.2:1") && sends("[fe80::2%3]:1") && sends("[::ffff:10.0.0.2]:1"));
         for none in ["10.0.0.2:0", "0.0.0.0:1", "[::]:1", "224.0.0.1:1", "[ff02::1]:1"] {

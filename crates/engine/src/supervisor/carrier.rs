@@ -328,7 +328,7 @@ impl Carrier {
 
     /// Whether a peer can have been heard of there.
     fn can_be(&self, path: PathEntry) -> bool {
-        path.socket() < self.sockets && path.can_be_sender()
+        path.is_among(self.sockets, 0) && path.can_be_sender()
     }
 
     /// Waits for the end of a worker that has hung up, and kills it if that does not come; how it ended.
@@ -484,7 +484,7 @@ fn legible(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proto::{Path, SocketIndex};
+    use proto::{Path, TransportIndex};
 
     use super::*;
 
@@ -498,8 +498,11 @@ mod tests {
     fn a_worker_says_no_more_than_it_was_asked() {
         let now = Instant::now();
         let mut allowance = Allowance::for_peers(2, now);
-        let path: Path =
-            Path { socket: SocketIndex(0), remote: "10.0.0.2:4740".parse().unwrap(), local: None };
+        let path: Path = Path {
+            transport: TransportIndex(0),
+            remote: "10.0.0.2:4740".parse().unwrap(),
+            local: None,
+        };
         let mut allows = |message: &ToSupervisor| allowance.allows(message, now);
         let learned = ToSupervisor::PathLearned { peer: 0, path: path.into() };
         assert!(allows(&learned) && allows(&learned) && !allows(&learned));

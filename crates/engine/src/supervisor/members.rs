@@ -72,7 +72,7 @@ impl Members {
 
     /// Where each peer is, as far as that is known.
     pub(super) fn remotes(&self) -> Vec<Option<SocketAddr>> {
-        self.peers.iter().map(|peer| peer.path.map(|path| path.remote)).collect()
+        self.peers.iter().map(|peer| peer.path.and_then(|path| path.remote.socket_addr())).collect()
     }
 
     /// What a worker has to know of them.

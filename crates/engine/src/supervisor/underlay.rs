@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use netlink::Socket as Netlink;
 use proto::mtu::{Content, Encapsulation};
-use proto::{InnerMtu, OuterMtu, Path, SocketIndex};
+use proto::{InnerMtu, OuterMtu, Path, TransportIndex};
 use thiserror::Error;
 use transport::udp::{BindError, Options, UdpSocket};
 
@@ -126,7 +126,8 @@ pub(super) fn way(
     peer: &str,
     remote: SocketAddr,
 ) -> Result<Path, UnderlayError> {
-    Ok(Path { socket: socket_for(sockets, peer, remote)?, remote, local: None })
+    let transport = socket_for(sockets, peer, remote)?;
+    Ok(Path { transport, remote: remote.into(), local: None })
 }
 
 /// Opens the sockets to listen on. Without any, one on a free port for each family of `remotes`; with security, for
@@ -181,9 +182,9 @@ pub(super) fn socket_for(
     sockets: &[UdpSocket],
     peer: &str,
     remote: SocketAddr,
-) -> Result<SocketIndex, UnderlayError> {
+) -> Result<TransportIndex, UnderlayError> {
     let place = sockets.iter().position(|socket| socket.local_addr().is_ipv4() == remote.is_ipv4());
-    place.map(SocketIndex).ok_or_else(|| UnderlayError::Family {
+    place.map(TransportIndex).ok_or_else(|| UnderlayError::Family {
         peer: peer.into(),
         remote,
         family: if remote.is_ipv4() { "IPv4" } else { "IPv6" },

@@ -16,7 +16,9 @@ use crate::channel::message::{PathEntry, Peers, ToWorker};
 impl Supervisor {
     /// Remembers where a peer was heard of, for the next worker and for the plan; whether that is news.
     pub(super) fn learn(&mut self, peer: PeerIndex, path: Path) -> bool {
-        !desired::is_inside(&self.config, path.remote.ip()) && self.peers.set_path(peer, path)
+        let remote = path.remote.socket_addr();
+        let is_inside = remote.is_some_and(|remote| desired::is_inside(&self.config, remote.ip()));
+        !is_inside && self.peers.set_path(peer, path)
     }
 
     /// Peers with sessions have spoken from elsewhere; whether that is news.
@@ -28,7 +30,9 @@ impl Supervisor {
             let path = Path::from(*path);
             let before = self.peers.peer(place).and_then(|peer| peer.path);
             learned |= self.learn(place, path);
-            self.candidates.handle_heard(place, path.remote);
+            if let Some(remote) = path.remote.socket_addr() {
+                self.candidates.handle_heard(place, remote);
+            }
             if before.is_none_or(|before| before.remote != path.remote)
                 && let Some(peer) = self.peers.peer(place)
             {
@@ -49,7 +53,7 @@ impl Supervisor {
         let mut learned = false;
         for place in places {
             let current = self.peers.peer(place).and_then(|peer| peer.path);
-            let current = current.map(|path| path.remote);
+            let current = current.and_then(|path| path.remote.socket_addr());
             let Some(moved) = self.candidates.handle_unanswered(place, current) else { continue };
             if let Some(path) = self.move_to(moved) {
                 tracing::debug!("peer {} is looked for at {}", place.0, moved.remote);

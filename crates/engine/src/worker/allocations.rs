@@ -22,7 +22,7 @@ use allocation_counter::measure;
 use device::{Builder, DeviceName, Mode, Offload, Queue};
 use lab::{Deadline, Host, TwoHosts};
 use netlink::Address;
-use proto::{DropReason, Path, PrivateKey, PublicKey, SocketIndex};
+use proto::{DropReason, Path, PrivateKey, PublicKey, TransportIndex};
 use transport::udp::{Options, UdpSocket};
 use wire::offload::Accepts;
 
@@ -100,7 +100,7 @@ impl Site {
         let [out, back] = [(), ()].map(|()| Shared { sockets: Arc::clone(&sockets), ..shared() });
         let counters = [&out, &back].map(|shared| Arc::clone(&shared.counters));
         let egress = Egress::new(out, Arc::clone(&queue));
-        let ingress = Ingress::new(back, SocketIndex(0), queue, accepts);
+        let ingress = Ingress::new(back, TransportIndex(0), queue, accepts);
         let [out, back] = counters;
         Self { sessions, slow_path, sockets, egress, ingress, out, back }
     }
@@ -156,7 +156,7 @@ fn setup(number: u8, terms: Terms) -> SessionSetup {
 
 fn peer(number: u8, mode: Mode) -> SealedEntry {
     let public_key: PublicKey = private_key(number).public_key();
-    let path = Path { socket: SocketIndex(0), remote: outer(number), local: None };
+    let path = Path { transport: TransportIndex(0), remote: outer(number).into(), local: None };
     let allowed_ips = match mode {
         Mode::Tun => vec![format!("{}/32", inner(number)).parse().unwrap()],
         Mode::Tap => ["0.0.0.0/0", "::/0"].map(|all| all.parse().unwrap()).to_vec(),

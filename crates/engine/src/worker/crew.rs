@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 
 use device::Queue;
-use proto::SocketIndex;
+use proto::TransportIndex;
 use rustix::io::Errno;
 use transport::udp::UdpSocket;
 
@@ -135,7 +135,7 @@ impl Crew {
             lanes.push(vec![Lane::Egress(Egress::new(shared, Arc::clone(queue)))]);
         }
         let places = (0..queues.len()).cycle();
-        for (socket, place) in (0..shared.sockets.len()).map(SocketIndex).zip(places) {
+        for (socket, place) in (0..shared.sockets.len()).map(TransportIndex).zip(places) {
             let (shared, queue) = (counted(), Arc::clone(&queues[place]));
             self.ingress.push(Arc::clone(&shared.counters));
             let ingress = Ingress::new(shared, socket, queue, setup.accepts);

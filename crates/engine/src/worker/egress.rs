@@ -131,7 +131,7 @@ impl Outlet {
     /// Refuses a datagram that left by `path` and came back.
     #[inline]
     fn refuse_loop(&self, packet: &[u8], path: &Path) -> Result<(), DropReason> {
-        let port = self.shared.sockets[path.socket.0].local_addr().port();
+        let port = self.shared.sockets[path.transport.0].local_addr().port();
         let is_own = self.shared.mode == Mode::Tun && path.is_own(packet, port);
         if is_own { Err(DropReason::Loop) } else { Ok(()) }
     }
@@ -145,9 +145,9 @@ impl Outlet {
         len: usize,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
-        let batch = &mut self.batches[path.socket.0];
+        let batch = &mut self.batches[path.transport.0];
         if batch.reserve(len).is_none() {
-            transmit(&self.shared, &self.shared.sockets[path.socket.0], batch);
+            transmit(&self.shared, &self.shared.sockets[path.transport.0], batch);
         }
         let Some(written) = batch.reserve(len).and_then(write) else { return false };
         batch.commit(written, destination);
@@ -157,10 +157,10 @@ impl Outlet {
     /// Sends the batch of `path` if it holds enough; whether it did.
     #[inline]
     fn leave(&mut self, path: &Path) -> bool {
-        let batch = &mut self.batches[path.socket.0];
+        let batch = &mut self.batches[path.transport.0];
         let leaves = batch.octets() >= ENOUGH_OCTETS || batch.is_full();
         if leaves {
-            transmit(&self.shared, &self.shared.sockets[path.socket.0], batch);
+            transmit(&self.shared, &self.shared.sockets[path.transport.0], batch);
         }
         leaves
     }
@@ -176,9 +176,9 @@ impl Outlet {
 }
 
 /// Where a path leads, for the transport.
-pub(super) fn destination(path: &Path) -> Destination {
+pub(super) fn destination(path: &Path) -> Option<Destination> {
     let local = path.local.map(|local| LocalAddr { ip: local.ip, interface: local.interface });
-    Destination { remote: path.remote, local }
+    Some(Destination { remote: path.remote.socket_addr()?, local })
 }
 
 /// Sends a batch, waiting while the socket cannot take more.

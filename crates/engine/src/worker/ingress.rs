@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use device::Queue;
-use proto::{DropReason, LocalAddr, Path, SocketIndex};
+use proto::{DropReason, LocalAddr, Path, TransportIndex};
 use transport::udp::{Origin, RecvBatch, SLOTS};
 use wire::offload::{Accepts, Coalescer};
 
@@ -29,7 +29,7 @@ use super::lane::{Ended, Peers, Shared, Turn, link_layer};
 
 pub(crate) struct Ingress {
     shared: Shared,
-    socket: SocketIndex,
+    socket: TransportIndex,
     decapsulation: Decapsulation,
     batch: RecvBatch,
     coalescer: Coalescer,
@@ -45,7 +45,7 @@ enum Decapsulation {
 impl Ingress {
     pub(crate) fn new(
         shared: Shared,
-        socket: SocketIndex,
+        socket: TransportIndex,
         queue: Arc<Queue>,
         accepts: Accepts,
     ) -> Self {
@@ -123,9 +123,9 @@ impl Ingress {
 }
 
 /// The way back to where a message came from.
-fn path(socket: SocketIndex, origin: &Origin) -> Path {
+fn path(socket: TransportIndex, origin: &Origin) -> Path {
     let local = origin.local.map(|local| LocalAddr { ip: local.ip, interface: local.interface });
-    Path { socket, remote: origin.remote, local }
+    Path { transport: socket, remote: origin.remote.into(), local }
 }
 
 /// Whether a message was cut off, which is counted.

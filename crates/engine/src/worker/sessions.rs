@@ -76,6 +76,7 @@ impl Sessions {
             ciphers: Ciphers { chacha: setup.chacha, aes: setup.aes },
             content,
             mtu: InnerMtu(mtu),
+            offload: false,
             extensions: setup.extensions,
             timing: Timing { rekey_after: setup.rekey_after },
         };
@@ -171,11 +172,12 @@ impl Sessions {
     /// Sends what the tunnel has to send.
     pub(super) fn transmit(&mut self, sockets: &[UdpSocket]) {
         while let Some(transmit) = self.tunnel.poll_transmit() {
-            let Some(socket) = sockets.get(transmit.path.socket.0) else { continue };
+            let Some(socket) = sockets.get(transmit.path.transport.0) else { continue };
+            let Some(destination) = destination(&transmit.path) else { continue };
             let datagram = &transmit.datagram;
             let Some(room) = self.batch.reserve(datagram.len()) else { continue };
             room.copy_from_slice(datagram);
-            self.batch.commit(datagram.len(), &destination(&transmit.path));
+            self.batch.commit(datagram.len(), &destination);
             let outcome = socket.send(&mut self.batch);
             if let Some(error) = outcome.error {
                 tracing::debug!("send to {}: {error}", transmit.path.remote);

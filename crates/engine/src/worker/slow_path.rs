@@ -180,10 +180,10 @@ impl AsFd for SlowPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::SocketIndex;
+    use proto::TransportIndex;
 
     fn from() -> Path {
-        Path { socket: SocketIndex(0), remote: "10.0.0.2:1".parse().unwrap(), local: None }
+        Path { transport: TransportIndex(0), remote: "10.0.0.2:1".parse().unwrap(), local: None }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The responder's half.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use wire::message::CookieReply;
@@ -11,6 +11,7 @@ use super::{COOKIE_SECRET_LATENCY, COOKIE_SECRET_MAX_AGE, MAC_LEN, Mac};
 use super::{cookie_key, mac, mac1_key, parts, xchacha20poly1305};
 use crate::key::PublicKey;
 use crate::noise::Hash;
+use crate::path::{RemoteAddr, Side};
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -43,7 +44,7 @@ impl Checker {
     }
 
     /// Whether the sender has received a cookie of ours at `source`, lately.
-    pub fn check_mac2(&self, now: Instant, source: SocketAddr, message: &[u8]) -> bool {
+    pub fn check_mac2(&self, now: Instant, source: &RemoteAddr, message: &[u8]) -> bool {
         let Some((mac2, covered)) =
             message.split_last_chunk::<MAC_LEN>().map(|(m, mac2)| (mac2, m))
         else {
@@ -59,7 +60,7 @@ impl Checker {
         &mut self,
         now: Instant,
         random: &mut dyn Random,
-        source: SocketAddr,
+        source: &RemoteAddr,
         receiver: u32,
         message: &[u8],
     ) -> CookieReply {
@@ -90,11 +91,19 @@ impl Checker {
 }
 
 impl Secret {
-    fn cookie(&self, source: SocketAddr) -> Mac {
-        let port = source.port().to_be_bytes();
-        match source.ip() {
-            IpAddr::V4(ip) => mac(&*self.octets, &[&ip.octets()[..], &port].concat()),
-            IpAddr::V6(ip) => mac(&*self.octets, &[&ip.octets()[..], &port].concat()),
+    fn cookie(&self, source: &RemoteAddr) -> Mac {
+        let of_port =
+            |ip: &[u8], port: u16| mac(&*self.octets, &[ip, &port.to_be_bytes()].concat());
+        match source {
+            RemoteAddr::Udp(SocketAddr::V4(source)) => {
+                of_port(&source.ip().octets(), source.port())
+            }
+            RemoteAddr::Udp(SocketAddr::V6(source)) => {
+                of_port(&source.ip().octets(), source.port())
+            }
+            RemoteAddr::Side(Side { label, run }) => {
+                mac(&*self.octets, &[label.to_be_bytes(), run.to_be_bytes()].concat())
+            }
         }
     }
 }

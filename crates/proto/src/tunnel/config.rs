@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::keypair::{Ciphers, REKEY_AFTER_TIME};
 use crate::mtu::{Content, InnerMtu};
-use crate::peer::Path;
+use crate::path::Path;
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -32,6 +32,8 @@ pub struct TunnelConfig {
     pub content: Content,
     /// The MTU of the device.
     pub mtu: InnerMtu,
+    /// Whether the device takes super-packets of every kind.
+    pub offload: bool,
     /// What differs from the protocol's times.
     pub timing: Timing,
     /// Whether this side says that it is adit, and speaks frames with its like. Without, it is a stock

@@ -14,7 +14,8 @@ use crate::keypair::{Ciphers, Keypair};
 use crate::keypairs::{Indices, KeypairTable};
 use crate::mtu::{Content, InnerMtu};
 use crate::noise::Identity;
-use crate::peer::{Path, PeerIndex};
+use crate::path::Path;
+use crate::peer::PeerIndex;
 use crate::ratelimit::RateLimiter;
 use crate::tai64n::Tai64n;
 use crate::time::Instant;
@@ -30,6 +31,7 @@ pub(super) struct Core {
     pub(super) ciphers: Ciphers,
     pub(super) content: Content,
     pub(super) mtu: InnerMtu,
+    offload: bool,
     pub(super) timing: Timing,
     pub(super) extensions: bool,
     pub(super) keypairs: Arc<KeypairTable>,
@@ -58,6 +60,7 @@ impl Core {
             ciphers: config.ciphers,
             content: config.content,
             mtu: config.mtu,
+            offload: config.offload,
             timing: config.timing,
             extensions: config.extensions,
             keypairs: Arc::new(KeypairTable::new()),
@@ -135,8 +138,11 @@ impl Core {
             Content::Packet => (Mode::Packets, Features::UNCHECKED),
             Content::Frame => (Mode::Frames, Features::ETHERNET),
         };
-        let aes = if self.ciphers.aes { Features::AES_256_GCM } else { Features::default() };
-        Hello { version: Hello::VERSION, mode, mtu: self.mtu.0, features: takes.union(aes) }
+        let only_if = |holds, feature| if holds { feature } else { Features::default() };
+        let aes = only_if(self.ciphers.aes, Features::AES_256_GCM);
+        let offload = only_if(self.offload, Features::OFFLOAD);
+        let features = takes.union(aes).union(offload);
+        Hello { version: Hello::VERSION, mode, mtu: self.mtu.0, features }
     }
 }
 

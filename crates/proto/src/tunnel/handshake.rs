@@ -15,7 +15,6 @@
 //! 4. the timestamp of an initiation: greater than all before. So old initiations are worth nothing.
 //! 5. the interval: a peer's initiations are at least [`INITIATION_INTERVAL`] apart.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +30,8 @@ use crate::drop_reason::DropReason;
 use crate::key::PrivateKey;
 use crate::keypair::{Keypair, REJECT_AFTER_TIME, REKEY_TIMEOUT, Role};
 use crate::noise::{self, Initiating, Introduction, Responding, SessionKeys};
-use crate::peer::{Path, PeerIndex};
+use crate::path::{Path, RemoteAddr};
+use crate::peer::PeerIndex;
 use crate::session::Looks;
 use crate::tai64n::Tai64n;
 use crate::time::Instant;
@@ -138,22 +138,22 @@ impl Core {
         if !under_load {
             return Ok(());
         }
-        if !self.checker.check_mac2(ctx.now, from.remote, datagram) {
+        if !self.checker.check_mac2(ctx.now, &from.remote, datagram) {
             self.send_cookie(ctx, from, datagram);
             return Err(DropReason::HandshakeFull);
         }
-        self.limit(ctx.now, from.remote)
+        self.limit(ctx.now, &from.remote)
     }
 
-    fn limit(&mut self, now: Instant, source: SocketAddr) -> Result<(), DropReason> {
-        if self.limiter.allow(now, source.ip()) { Ok(()) } else { Err(DropReason::RateLimited) }
+    fn limit(&mut self, now: Instant, source: &RemoteAddr) -> Result<(), DropReason> {
+        if self.limiter.allow(now, source) { Ok(()) } else { Err(DropReason::RateLimited) }
     }
 
     fn send_cookie(&mut self, ctx: &mut Context<'_>, to: &Path, datagram: &[u8]) {
         // The sender index, which initiation and response have at the same place.
         let Some(&[_, _, _, _, a, b, c, d]) = datagram.first_chunk() else { return };
         let sender = u32::from_le_bytes([a, b, c, d]);
-        let reply = self.checker.reply(ctx.now, ctx.random, to.remote, sender, datagram);
+        let reply = self.checker.reply(ctx.now, ctx.random, &to.remote, sender, datagram);
         self.counters.cookie_replies_sent += 1;
         self.transmit(*to, reply.emit().to_vec());
     }

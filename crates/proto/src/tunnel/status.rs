@@ -7,7 +7,8 @@ use wire::message::Cipher;
 
 use crate::enrol::Message;
 use crate::key::PublicKey;
-use crate::peer::{Path, PeerIndex};
+use crate::path::Path;
+use crate::peer::PeerIndex;
 use crate::session::Traffic;
 
 /// A datagram to be sent.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use proto::keypair::Ciphers;
 use proto::mtu::{Content, InnerMtu};
-use proto::peer::{Path, PeerIndex, SocketIndex};
+use proto::path::{Path, TransportIndex};
+use proto::peer::PeerIndex;
 use proto::session::{Received, Sent, padding};
 use proto::tunnel::{Context, Event, Timing, Transmit, Tunnel, TunnelConfig};
 use proto::{DropReason, Instant, PrivateKey, PublicKey};
@@ -264,7 +265,7 @@ impl Host {
 }
 
 fn path(remote: SocketAddr) -> Path {
-    Path { socket: SocketIndex(0), remote, local: None }
+    Path { transport: TransportIndex(0), remote: remote.into(), local: None }
 }
 
 fn tunnel(private_key: &PrivateKey, options: Options, ctx: &Context<'_>) -> Tunnel {
@@ -272,6 +273,7 @@ fn tunnel(private_key: &PrivateKey, options: Options, ctx: &Context<'_>) -> Tunn
         private_key: private_key.clone(),
         ciphers: options.ciphers,
         content: options.content,
+        offload: false,
         mtu: InnerMtu(1420),
         timing: options.timing,
         extensions: options.extensions,

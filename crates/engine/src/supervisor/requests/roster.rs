@@ -31,7 +31,7 @@ impl Supervisor {
                 name: Some(peer.name.clone()),
                 public_key,
                 preshared_key: preshared(&public_key),
-                endpoint: member.path.map(|path| path.remote),
+                endpoint: member.path.and_then(|path| path.remote.socket_addr()),
                 keepalive: peer
                     .keepalive
                     .map_or(0, |every| u16::try_from(every.as_secs()).unwrap_or(u16::MAX)),

@@ -30,7 +30,7 @@ impl Plain {
         let mode = outlet.shared.mode;
         let path = *inner::route(self.peers.load(), content(mode), packet)?;
         outlet.refuse_loop(packet, &path)?;
-        let destination = destination(&path);
+        let destination = destination(&path).ok_or(DropReason::NoEndpoint)?;
         let mut segments = offload::segment(link_layer(mode), header, packet)
             .map_err(|_| DropReason::Malformed)?;
         while let Some(segment) = segments.next() {

@@ -98,7 +98,7 @@ struct Sealing<'a> {
 impl Sealing<'_> {
     fn packets(&mut self, mut segments: Segments<'_>, outlet: &mut Outlet) {
         let mtu = outlet.shared.mtu();
-        let destination = destination(self.path);
+        let Some(destination) = destination(self.path) else { return };
         while let Some(segment) = segments.next() {
             // A checksum that is to stand in the first octet would make a control frame of a packet.
             if !matches!(frame::kind(segment), Kind::Packet | Kind::Unchecked) {
@@ -112,7 +112,7 @@ impl Sealing<'_> {
 
     /// Frames are not padded: their length stands nowhere else.
     fn frames(&mut self, mut segments: Segments<'_>, room: &mut Vec<u8>, outlet: &mut Outlet) {
-        let destination = destination(self.path);
+        let Some(destination) = destination(self.path) else { return };
         while let Some(segment) = segments.next() {
             room.clear();
             room.push(frame::ETHERNET);

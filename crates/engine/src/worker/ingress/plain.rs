@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
-use proto::{DropReason, Path, PeerIndex, PeerTable, Sender, SocketIndex, inner};
+use proto::{DropReason, Path, PeerIndex, PeerTable, Sender, TransportIndex, inner};
 use transport::udp::{Message, RecvBatch};
 use wire::offload::Coalescer;
 
@@ -24,7 +24,7 @@ impl Plain {
     pub(super) fn carry(
         &mut self,
         shared: &Shared,
-        socket: SocketIndex,
+        socket: TransportIndex,
         batch: &RecvBatch,
         coalescer: &mut Coalescer,
     ) {
@@ -44,7 +44,7 @@ impl Plain {
     fn sender(
         &mut self,
         shared: &Shared,
-        socket: SocketIndex,
+        socket: TransportIndex,
         message: &Message,
     ) -> Option<(PeerIndex, &PeerTable)> {
         if is_truncated(shared, message) {
@@ -52,7 +52,7 @@ impl Plain {
         }
         let datagrams = || message.datagrams().count();
         let path = path(socket, &message.origin);
-        let peer = match self.peers.load().sender(path.remote) {
+        let peer = match self.peers.load().sender(&path.remote) {
             Sender::Peer(peer) if self.peers.load().path(peer) == Some(&path) => peer,
             Sender::Peer(peer) | Sender::First(peer) => {
                 if !self.follow(shared, peer, path) {

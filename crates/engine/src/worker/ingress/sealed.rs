@@ -23,7 +23,7 @@ use proto::keypairs::Found;
 use proto::mtu::Content;
 use proto::session::Received;
 use proto::time::Instant;
-use proto::{DropReason, Path, SocketIndex};
+use proto::{DropReason, Path, TransportIndex};
 use transport::udp::RecvBatch;
 use wire::frame;
 use wire::message::{self, DataHeader, Kind};
@@ -49,7 +49,7 @@ impl Sealed {
     pub(super) fn carry(
         &mut self,
         shared: &Shared,
-        socket: SocketIndex,
+        socket: TransportIndex,
         batch: &mut RecvBatch,
         coalescer: &mut Coalescer,
     ) {
