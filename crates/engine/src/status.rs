@@ -68,7 +68,7 @@ pub struct PeerStatus {
     pub preshared: bool,
     /// Where it is, as far as that is known.
     #[serde(default)]
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<String>,
     /// The inner addresses that it owns.
     #[serde(default)]
     pub allowed_ips: Vec<IpNet>,
@@ -105,7 +105,7 @@ impl PeerStatus {
             name,
             public_key: Some(session.public_key.to_string()),
             preshared: session.has_preshared_key,
-            endpoint: session.path.and_then(|path| path.remote.socket_addr()),
+            endpoint: session.path.map(|path| path.remote.to_string()),
             allowed_ips: session.allowed_ips.clone(),
             latest_handshake: session.last_handshake.map(UnixTime::from),
             cipher: session.cipher.map(|cipher| cipher.to_string()),

@@ -30,6 +30,7 @@ mod host;
 mod keys;
 mod members;
 mod names;
+mod place;
 mod preview;
 mod requests;
 mod restart;
@@ -158,6 +159,8 @@ struct Supervisor {
     host: HostNetwork,
     monitor: Monitor,
     sockets: Vec<UdpSocket>,
+    /// The folders that it shares with peers.
+    folders: Vec<PathBuf>,
     peers: Members,
     candidates: Candidates,
     keys: Option<Keys>,
@@ -194,6 +197,7 @@ impl Supervisor {
             .map_err(|cause| TunnelError::Underlay { tunnel: tunnel(), cause })?;
         let mut supervisor = Self {
             control: requests::open_control(&config),
+            folders: place::folders(&config),
             config,
             file,
             host,
@@ -212,7 +216,7 @@ impl Supervisor {
             since: Instant::now(),
             complaint: None,
         };
-        let chosen = supervisor.peers.remotes();
+        let chosen = supervisor.peers.places();
         supervisor.watch_names(&chosen);
         Ok(supervisor)
     }

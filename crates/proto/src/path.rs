@@ -7,6 +7,12 @@ use std::str::FromStr;
 use wire::flow::FiveTuple;
 use wire::{ip, udp};
 
+use crate::key::PublicKey;
+use crate::noise::hash;
+
+/// What is hashed before a public key, for the label of its side.
+const LABEL: &[u8] = b"adit spool side 1";
+
 /// Which of the tunnel's transports of one kind: of its sockets, or of its folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransportIndex(pub usize);
@@ -47,6 +53,15 @@ pub struct Path {
     pub remote: RemoteAddr,
     /// The address to send from: the one that the peer talks to, if it has spoken. Folders have none.
     pub local: Option<LocalAddr>,
+}
+
+impl Side {
+    /// The side of a peer, in its present run.
+    pub fn of(key: &PublicKey) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = hash(&[LABEL, key.as_bytes()]);
+        // Never 0, which is nobody in particular.
+        Self { label: u64::from_be_bytes([a | 0x80, b, c, d, e, f, g, h]), run: 0 }
+    }
 }
 
 impl RemoteAddr {

@@ -30,5 +30,10 @@
 //! `sendmmsg` of messages that each hold up to [`udp::SEGMENTS`] datagrams by UDP segmentation and
 //! coalescing). It loses datagrams when the network does, has a limit of [`udp::DATAGRAM_OCTETS`],
 //! and leaves a datagram that is larger than the path MTU to the kernel to fragment.
+//!
+//! [`spool`] needs nothing but a folder that both machines see. It carries records of up to
+//! [`spool::RECORD_MAX`], any number of them in a file, in order and at most once while a side lives; it
+//! waits for a slow reader up to a bound, and survives what file systems do to files.
 
+pub mod spool;
 pub mod udp;

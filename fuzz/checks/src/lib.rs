@@ -15,6 +15,7 @@ pub mod inner;
 pub mod message;
 mod naive;
 pub mod segment;
+pub mod spool;
 pub mod ticket;
 pub mod tunnel;
 pub mod uapi;
@@ -24,7 +25,7 @@ pub mod virtio;
 pub type Check = fn(&[u8]);
 
 /// Every target and its check.
-pub const TARGETS: [(&str, Check); 12] = [
+pub const TARGETS: [(&str, Check); 13] = [
     ("coalesce", coalesce::check),
     ("conf", conf::check),
     ("config", config::check),
@@ -33,6 +34,7 @@ pub const TARGETS: [(&str, Check); 12] = [
     ("inner", inner::check),
     ("message", message::check),
     ("segment", segment::check),
+    ("spool", spool::check),
     ("ticket", ticket::check),
     ("tunnel", tunnel::check),
     ("uapi", uapi::check),

@@ -71,7 +71,7 @@ const HOUSE: [Room; 11] = [
     Room {
         name: "transport",
         rooms: Only(&["wire"]),
-        rooms_in_tests: Only(&[]),
+        rooms_in_tests: Only(&["simnet"]),
         registry: Any,
         why: "what the engine puts together can be tried and replaced alone",
     },
@@ -98,7 +98,7 @@ const HOUSE: [Room; 11] = [
     },
     Room {
         name: "fuzz-checks",
-        rooms: Only(&["engine", "proto", "wire"]),
+        rooms: Only(&["engine", "proto", "transport", "wire"]),
         rooms_in_tests: Only(&[]),
         registry: Only(&[]),
         why: "checks are built with a sanitizer and run millions of times",

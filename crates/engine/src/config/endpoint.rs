@@ -1,8 +1,11 @@
 //! Where a peer is, or where this side listens, as a URL: `udp://b.example:4740`,
-//! `udp://[2001:db8::1]:4740`.
+//! `udp://[2001:db8::1]:4740`, `spool:///share`.
+//!
+//! What follows `spool://` is the path of a folder as it is, with nothing encoded.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::domain::is_domain_name;
@@ -18,6 +21,11 @@ pub enum Endpoint {
         host: Host,
         /// The port; 0 only where this side listens, for any port.
         port: u16,
+    },
+    /// A folder that all sides share.
+    Spool {
+        /// Its absolute path on this host.
+        folder: PathBuf,
     },
 }
 
@@ -42,10 +50,14 @@ pub struct EndpointError {
 enum Reason {
     #[error("names no transport; did you mean {}?", Quoted(.0))]
     NoTransport(String),
-    #[error("has the unknown transport {}; known are udp, {}", Quoted(.0), schema::LATER_TRANSPORTS.join(", "))]
+    #[error("has the unknown transport {}; known are udp, spool, {}", Quoted(.0), schema::LATER_TRANSPORTS.join(", "))]
     UnknownTransport(String),
     #[error("has the transport {}, which {}", .0, schema::NOT_SUPPORTED)]
     LaterTransport(&'static str),
+    #[error("has the folder {}, which is not an absolute path; write \"spool:///FOLDER\"", Quoted(.0))]
+    NotAbsolute(String),
+    #[error("has a folder with a control character")]
+    ControlCharacter,
     #[error("has no port")]
     NoPort,
     #[error("has the port {}, which is not in 0..=65535", Quoted(.0))]
@@ -77,12 +89,12 @@ enum Reason {
 impl Endpoint {
     /// An endpoint at which this side listens: an IP address and any port, also 0.
     pub(super) fn parse_listen(text: &str) -> Result<Self, EndpointError> {
-        let listen = |text| {
-            let Self::Udp { host, port } = parse(text)?;
-            match host {
-                Host::Name(name) => Err(Reason::NameListens(name)),
-                Host::Ip(ip) => unicast(ip).map(|()| Self::Udp { host, port }),
+        let listen = |text| match parse(text)? {
+            Self::Udp { host: Host::Name(name), .. } => Err(Reason::NameListens(name)),
+            Self::Udp { host: Host::Ip(ip), port } => {
+                unicast(ip).map(|()| Self::Udp { host: Host::Ip(ip), port })
             }
+            spool @ Self::Spool { .. } => Ok(spool),
         };
         listen(text).map_err(|reason| EndpointError { text: text.to_owned(), reason })
     }
@@ -90,14 +102,16 @@ impl Endpoint {
     /// An endpoint at which a peer can be: a port from 1, and an address that one host has.
     pub(super) fn parse_remote(text: &str) -> Result<Self, EndpointError> {
         let remote = |text| {
-            let Self::Udp { host, port } = parse(text)?;
-            match host {
-                _ if port == 0 => return Err(Reason::PortZero),
-                Host::Ip(ip) if ip.is_unspecified() => return Err(Reason::Unspecified(ip)),
-                Host::Ip(ip) => unicast(ip)?,
-                Host::Name(_) => {}
+            let endpoint = parse(text)?;
+            if let Self::Udp { host, port } = &endpoint {
+                match host {
+                    _ if *port == 0 => return Err(Reason::PortZero),
+                    Host::Ip(ip) if ip.is_unspecified() => return Err(Reason::Unspecified(*ip)),
+                    Host::Ip(ip) => unicast(*ip)?,
+                    Host::Name(_) => {}
+                }
             }
-            Ok(Self::Udp { host, port })
+            Ok(endpoint)
         };
         remote(text).map_err(|reason| EndpointError { text: text.to_owned(), reason })
     }
@@ -114,8 +128,10 @@ impl FromStr for Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Udp { host, port } = self;
-        write!(f, "udp://{host}:{port}")
+        match self {
+            Self::Udp { host, port } => write!(f, "udp://{host}:{port}"),
+            Self::Spool { folder } => write!(f, "spool://{}", folder.display()),
+        }
     }
 }
 
@@ -130,6 +146,23 @@ impl fmt::Display for Host {
 }
 
 fn parse(text: &str) -> Result<Endpoint, Reason> {
+    match text.split_once("://") {
+        Some((scheme, folder)) if scheme.eq_ignore_ascii_case("spool") => parse_spool(folder),
+        _ => parse_udp(text),
+    }
+}
+
+fn parse_spool(folder: &str) -> Result<Endpoint, Reason> {
+    if folder.chars().any(char::is_control) {
+        return Err(Reason::ControlCharacter);
+    }
+    match folder.starts_with('/') {
+        true => Ok(Endpoint::Spool { folder: folder.into() }),
+        false => Err(Reason::NotAbsolute(folder.to_owned())),
+    }
+}
+
+fn parse_udp(text: &str) -> Result<Endpoint, Reason> {
     let authority = authority(text)?;
     let (host, port) = split(authority)?;
     let port = parse_port(port)?;
@@ -243,6 +276,8 @@ mod tests {
             "udp://0.0.0.0:0",
             "udp://[::]:0",
             "udp://my_host-2:80",
+            "spool:///share",
+            "spool:///a b/ü?#%20",
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
@@ -266,7 +301,7 @@ mod tests {
             ),
             (
                 "udpp://b:1",
-                r#""udpp://b:1" has the unknown transport "udpp"; known are udp, tcp, spool, exec, unix"#,
+                r#""udpp://b:1" has the unknown transport "udpp"; known are udp, spool, tcp, exec, unix"#,
             ),
             (
                 "tcp://b:1",
@@ -276,6 +311,11 @@ mod tests {
                 "exec:ssh b adit",
                 r#""exec:ssh b adit" has the transport exec, which is not supported by this version of adit"#,
             ),
+            (
+                "spool://share",
+                r#""spool://share" has the folder "share", which is not an absolute path; write "spool:///FOLDER""#,
+            ),
+            ("spool:///a\n", r#""spool:///a\n" has a folder with a control character"#),
             ("udp://b", r#""udp://b" has no port"#),
             ("udp://b:", r#""udp://b:" has no port"#),
             ("udp://[2001:db8::1]", r#""udp://[2001:db8::1]" has no port"#),

@@ -6,7 +6,7 @@ use super::draft::Words;
 pub(super) const NOT_SUPPORTED: &str = "is not supported by this version of adit";
 
 /// The transports that this version cannot do.
-pub(super) const LATER_TRANSPORTS: &[&str] = &["tcp", "spool", "exec", "unix"];
+pub(super) const LATER_TRANSPORTS: &[&str] = &["tcp", "exec", "unix"];
 
 /// How many peers a TAP device can have in this version.
 pub(super) const MAX_TAP_PEERS: usize = 1;

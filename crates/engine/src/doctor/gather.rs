@@ -214,12 +214,16 @@ fn endpoints(peer: &Peer, netlink: &mut Socket) -> Vec<ObservedEndpoint> {
             way,
         }
     };
-    peer.endpoints.iter().enumerate().map(&mut observe).collect()
+    let endpoints = peer.endpoints.iter().enumerate();
+    let of_network = endpoints.filter(|(_, it)| matches!(it, Endpoint::Udp { .. }));
+    of_network.map(&mut observe).collect()
 }
 
 /// Where a datagram to an endpoint goes; of several addresses the first, as the tunnel takes it.
 fn resolve(endpoint: &Endpoint) -> io::Result<SocketAddr> {
-    let Endpoint::Udp { host, port } = endpoint;
+    let Endpoint::Udp { host, port } = endpoint else {
+        return Err(io::Error::other("a folder has no address"));
+    };
     let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     match host {
         Host::Ip(ip) => Ok(SocketAddr::new(*ip, *port)),
@@ -261,7 +265,7 @@ fn samples(network: IpNet) -> impl Iterator<Item = IpAddr> {
 fn listeners(config: &Config) -> Vec<Listener> {
     let port = |endpoint: &Endpoint| match endpoint {
         Endpoint::Udp { host: Host::Ip(_), port } => *port,
-        Endpoint::Udp { .. } => 0,
+        Endpoint::Udp { .. } | Endpoint::Spool { .. } => 0,
     };
     let ports: Vec<_> = config.local.listen.iter().map(port).filter(|port| *port != 0).collect();
     if ports.is_empty() {

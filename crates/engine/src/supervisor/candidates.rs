@@ -19,11 +19,13 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proto::PeerIndex;
 
 use super::names::Found;
+use super::place::{self, Place};
 use crate::config::{self, Endpoint, Host};
 
 /// A peer is looked for elsewhere.
@@ -31,8 +33,8 @@ use crate::config::{self, Endpoint, Host};
 pub(super) struct Moved {
     /// The peer.
     pub(super) peer: PeerIndex,
-    /// The address and port.
-    pub(super) remote: SocketAddr,
+    /// Where.
+    pub(super) to: Place,
 }
 
 /// The candidates of all peers, by their places in the configuration.
@@ -43,12 +45,14 @@ pub(super) struct Candidates {
     names: HashMap<Arc<str>, Named>,
     /// Whether a socket speaks IPv4, and IPv6.
     speaks: [bool; 2],
+    /// The folders that there are.
+    folders: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
 struct Places {
     endpoints: Vec<Endpoint>,
-    chosen: Option<SocketAddr>,
+    chosen: Option<Place>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -61,15 +65,18 @@ struct Named {
 }
 
 impl Candidates {
-    /// Those of `peers`, of which these are `chosen`, for sockets at `local`; what `before` knew of names is known.
+    /// Those of `peers`, of which these are `chosen`, for sockets at `local` and these folders; what `before` knew of
+    /// names is known.
     pub(super) fn new(
         peers: &[config::Peer],
-        chosen: &[Option<SocketAddr>],
+        chosen: &[Option<Place>],
         local: &[SocketAddr],
+        folders: &[PathBuf],
         mut before: Self,
     ) -> Self {
         let speaks = [true, false].map(|v4| local.iter().any(|local| local.is_ipv4() == v4));
-        let mut candidates = Self { peers: Vec::new(), names: HashMap::new(), speaks };
+        let (peers_of, names, folders) = (Vec::new(), HashMap::new(), folders.to_vec());
+        let mut candidates = Self { peers: peers_of, names, speaks, folders };
         for (place, (peer, &chosen)) in (0..).map(PeerIndex).zip(peers.iter().zip(chosen)) {
             for name in peer.endpoints.iter().filter_map(name) {
                 let named = candidates.names.entry(name.into()).or_insert_with(|| Named {
@@ -86,7 +93,7 @@ impl Candidates {
     }
 
     /// Which candidate of a peer is in use.
-    pub(super) fn chosen(&self, peer: PeerIndex) -> Option<SocketAddr> {
+    pub(super) fn chosen(&self, peer: PeerIndex) -> Option<Place> {
         self.places(peer)?.chosen
     }
 
@@ -121,7 +128,7 @@ impl Candidates {
     pub(super) fn handle_unanswered(
         &mut self,
         peer: PeerIndex,
-        current: Option<SocketAddr>,
+        current: Option<Place>,
     ) -> Option<Moved> {
         let candidates = self.of(peer);
         // A peer without a choice may well be where it was heard of last.
@@ -133,10 +140,10 @@ impl Candidates {
         self.choose(peer, *candidates.get(next)?)
     }
 
-    /// The peer was heard of at `remote`.
-    pub(super) fn handle_heard(&mut self, peer: PeerIndex, remote: SocketAddr) {
-        if self.of(peer).contains(&remote) {
-            self.choose(peer, remote);
+    /// The peer was heard of there.
+    pub(super) fn handle_heard(&mut self, peer: PeerIndex, at: Place) {
+        if self.of(peer).contains(&at) {
+            self.choose(peer, at);
         }
     }
 
@@ -162,13 +169,13 @@ impl Candidates {
         self.names.get(name).is_some_and(|named| named.is_known)
     }
 
-    fn choose(&mut self, peer: PeerIndex, remote: SocketAddr) -> Option<Moved> {
-        self.peers.get_mut(usize::from(peer.0))?.chosen = Some(remote);
-        Some(Moved { peer, remote })
+    fn choose(&mut self, peer: PeerIndex, to: Place) -> Option<Moved> {
+        self.peers.get_mut(usize::from(peer.0))?.chosen = Some(to);
+        Some(Moved { peer, to })
     }
 
     /// The candidates of a peer, each once.
-    fn of(&self, peer: PeerIndex) -> Vec<SocketAddr> {
+    fn of(&self, peer: PeerIndex) -> Vec<Place> {
         let mut candidates = Vec::new();
         for candidate in self.of_endpoints(peer, |_| true) {
             if !candidates.contains(&candidate) {
@@ -182,20 +189,31 @@ impl Candidates {
         &self,
         peer: PeerIndex,
         which: impl Fn(&Endpoint) -> bool,
-    ) -> impl Iterator<Item = SocketAddr> {
+    ) -> impl Iterator<Item = Place> {
         let endpoints = self.places(peer).into_iter().flat_map(|places| &places.endpoints);
-        let all = endpoints.filter(move |endpoint| which(endpoint)).flat_map(|endpoint| {
-            let Endpoint::Udp { host, port } = endpoint;
-            let addresses = match host {
-                Host::Ip(ip) => std::slice::from_ref(ip),
-                Host::Name(name) => {
-                    self.names.get(name.as_str()).map_or(&[][..], |named| &named.addresses)
-                }
-            };
-            addresses.iter().map(|&ip| SocketAddr::new(ip, *port))
-        });
+        endpoints.filter(move |endpoint| which(endpoint)).flat_map(|endpoint| {
+            let at_folder = place::folder(endpoint).and_then(|folder| self.folder(folder));
+            self.addresses(endpoint).map(Place::Udp).chain(at_folder)
+        })
+    }
+
+    /// The addresses of an endpoint that a socket speaks to.
+    fn addresses<'a>(&'a self, endpoint: &'a Endpoint) -> impl Iterator<Item = SocketAddr> + 'a {
+        let (addresses, port) = match endpoint {
+            Endpoint::Udp { host: Host::Ip(ip), port } => (std::slice::from_ref(ip), *port),
+            Endpoint::Udp { host: Host::Name(name), port } => {
+                let named = self.names.get(name.as_str());
+                (named.map_or(&[][..], |named| &named.addresses), *port)
+            }
+            Endpoint::Spool { .. } => (&[][..], 0),
+        };
         let [v4, v6] = self.speaks;
-        all.filter(move |remote| if remote.is_ipv4() { v4 } else { v6 })
+        let spoken = addresses.iter().filter(move |ip| if ip.is_ipv4() { v4 } else { v6 });
+        spoken.map(move |&ip| SocketAddr::new(ip, port))
+    }
+
+    fn folder(&self, folder: &Path) -> Option<Place> {
+        self.folders.iter().position(|known| known == folder).map(Place::Folder)
     }
 
     fn places(&self, peer: PeerIndex) -> Option<&Places> {
@@ -207,7 +225,7 @@ impl Candidates {
 fn name(endpoint: &Endpoint) -> Option<&str> {
     match endpoint {
         Endpoint::Udp { host: Host::Name(name), .. } => Some(name),
-        Endpoint::Udp { host: Host::Ip(_), .. } => None,
+        Endpoint::Udp { host: Host::Ip(_), .. } | Endpoint::Spool { .. } => None,
     }
 }
 
@@ -217,8 +235,8 @@ mod tests {
 
     const PEER: PeerIndex = PeerIndex(0);
 
-    fn at(text: &str) -> SocketAddr {
-        text.parse().unwrap()
+    fn at(text: &str) -> Place {
+        Place::Udp(text.parse().unwrap())
     }
 
     fn peer(endpoints: &[&str]) -> config::Peer {
@@ -234,20 +252,21 @@ mod tests {
 
     /// The candidates of one peer that is at `remote`, for sockets of both families.
     fn candidates(endpoints: &[&str], remote: Option<&str>) -> Candidates {
-        let sockets = [at("0.0.0.0:1"), at("[::]:1")];
-        Candidates::new(&[peer(endpoints)], &[remote.map(at)], &sockets, Candidates::default())
+        let sockets = ["0.0.0.0:1", "[::]:1"].map(|socket| socket.parse().unwrap());
+        let (peers, folders) = ([peer(endpoints)], ["/share".into()]);
+        Candidates::new(&peers, &[remote.map(at)], &sockets, &folders, Candidates::default())
     }
 
     /// Where the peer is after a lookup of `name`, if that is news.
-    fn found(candidates: &mut Candidates, name: &str, addresses: &[&str]) -> Option<SocketAddr> {
+    fn found(candidates: &mut Candidates, name: &str, addresses: &[&str]) -> Option<Place> {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let moved = candidates.handle_found(vec![Found { name: name.into(), addresses }]);
         assert!(moved.len() < 2 && moved.iter().all(|moved| moved.peer == PEER));
-        moved.first().map(|moved| moved.remote)
+        moved.first().map(|moved| moved.to)
     }
 
-    fn unanswered(candidates: &mut Candidates, current: &str) -> Option<SocketAddr> {
-        candidates.handle_unanswered(PEER, Some(at(current))).map(|moved| moved.remote)
+    fn unanswered(candidates: &mut Candidates, current: &str) -> Option<Place> {
+        candidates.handle_unanswered(PEER, Some(at(current))).map(|moved| moved.to)
     }
 
     #[test]
@@ -280,7 +299,13 @@ mod tests {
     fn a_peer_does_not_move_to_a_family_that_no_socket_speaks() {
         let remotes = [Some(at("10.0.0.1:7"))];
         let peers = [peer(&["udp://b.test:7", "udp://[fd00::9]:7"])];
-        let mut of = Candidates::new(&peers, &remotes, &[at("0.0.0.0:1")], Candidates::default());
+        let mut of = Candidates::new(
+            &peers,
+            &remotes,
+            &["0.0.0.0:1".parse().unwrap()],
+            &[],
+            Candidates::default(),
+        );
         assert_eq!(found(&mut of, "b.test", &["fd00::1"]), None);
         assert_eq!(unanswered(&mut of, "10.0.0.1:7"), None);
         assert_eq!(found(&mut of, "b.test", &["fd00::1", "10.0.0.2"]), Some(at("10.0.0.2:7")));
@@ -298,13 +323,19 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_a_place_like_any_other() {
+        let endpoints = ["udp://10.0.0.1:7", "spool:///share", "spool:///not/there"];
+        let mut of = candidates(&endpoints, Some("10.0.0.1:7"));
+        assert_eq!(unanswered(&mut of, "10.0.0.1:7"), Some(Place::Folder(0)));
+        let back = of.handle_unanswered(PEER, Some(Place::Folder(0))).map(|moved| moved.to);
+        assert_eq!(back, Some(at("10.0.0.1:7")));
+    }
+
+    #[test]
     fn a_peer_that_has_gone_elsewhere_is_looked_for_from_the_first_endpoint_on() {
         let mut of = candidates(&["udp://10.0.0.1:7", "udp://10.0.0.2:7"], Some("10.0.0.2:7"));
         assert_eq!(unanswered(&mut of, "172.16.0.1:999"), Some(at("10.0.0.1:7")));
-        assert_eq!(
-            of.handle_unanswered(PEER, None).map(|moved| moved.remote),
-            Some(at("10.0.0.1:7"))
-        );
+        assert_eq!(of.handle_unanswered(PEER, None).map(|moved| moved.to), Some(at("10.0.0.1:7")));
     }
 
     #[test]
@@ -339,14 +370,14 @@ mod tests {
     fn what_is_known_of_names_stays_known_when_the_configuration_is_read_again() {
         let mut of = candidates(&["udp://b.test:7"], Some("10.0.0.1:7"));
         found(&mut of, "b.test", &["10.0.0.1", "10.0.0.2"]);
-        let sockets = [at("0.0.0.0:1")];
+        let sockets = ["0.0.0.0:1".parse().unwrap()];
         let peers = [peer(&["udp://b.test:7"]), peer(&["udp://c.test:7", "udp://b.test:8"])];
         let remotes = [Some(at("10.0.0.1:7")), None];
-        let mut of = Candidates::new(&peers, &remotes, &sockets, of);
+        let mut of = Candidates::new(&peers, &remotes, &sockets, &[], of);
         assert_eq!(of.names_of(PeerIndex(1)).collect::<Vec<_>>(), ["c.test", "b.test"]);
         assert_eq!(of.names().count(), 2);
         assert_eq!(unanswered(&mut of, "10.0.0.1:7"), Some(at("10.0.0.2:7")));
-        let moved = of.handle_unanswered(PeerIndex(1), None).map(|moved| moved.remote);
+        let moved = of.handle_unanswered(PeerIndex(1), None).map(|moved| moved.to);
         assert_eq!(moved, Some(at("10.0.0.1:8")));
     }
 }

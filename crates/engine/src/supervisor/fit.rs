@@ -6,7 +6,7 @@
 //! may have been missed. When a crowd of changes is over ([`SETTLE`]), what is so by then is asked, the plan is made anew,
 //! and what it still lacks is done.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use netlink::plan::{self, Operation};
@@ -16,6 +16,7 @@ use transport::udp::UdpSocket;
 
 use super::attachment::Attachment;
 use super::desired::{self, Circumstances};
+use super::place::Place;
 use super::{Supervisor, TunnelError, encapsulation, underlay};
 use crate::channel::message::ToWorker;
 use crate::with_causes::WithCauses;
@@ -156,11 +157,18 @@ impl Supervisor {
         Ok(underlay::inner_mtu(
             self.host.netlink(),
             &listening,
-            &self.peers.remotes(),
+            &self.peers.places(),
             content(device.mode),
             encapsulation(&self.config),
             device.name.as_str(),
         )?)
+    }
+
+    /// The addresses of peers, to which datagrams must not go through the tunnel.
+    fn endpoints(&self) -> Vec<IpAddr> {
+        let places = self.peers.places();
+        let remotes = places.iter().flatten().filter_map(Place::socket_addr);
+        remotes.map(|remote| remote.ip()).collect()
     }
 
     /// What the host's network shall be like now; `running` if the tunnel was up already.
@@ -169,7 +177,7 @@ impl Supervisor {
             // Before it is opened, nobody knows.
             made_by_us: self.attachment.as_ref().is_none_or(Attachment::created),
             mtu: self.inner_mtu()?,
-            endpoints: self.peers.remotes().iter().flatten().map(SocketAddr::ip).collect(),
+            endpoints: self.endpoints(),
             ipv6: desired::has_ipv6(),
             running,
         };

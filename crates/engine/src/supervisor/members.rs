@@ -8,7 +8,6 @@
 //! is another one.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use device::Mode;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -16,6 +15,7 @@ use proto::key::PublicKey;
 use proto::{Path, Peer, PeerIndex};
 
 use super::keys::Keys;
+use super::place::Place;
 use crate::channel::key::Key;
 use crate::channel::message::{PeerEntry, Peers, SealedEntry};
 use crate::config::{self, Config};
@@ -71,8 +71,8 @@ impl Members {
     }
 
     /// Where each peer is, as far as that is known.
-    pub(super) fn remotes(&self) -> Vec<Option<SocketAddr>> {
-        self.peers.iter().map(|peer| peer.path.and_then(|path| path.remote.socket_addr())).collect()
+    pub(super) fn places(&self) -> Vec<Option<Place>> {
+        self.peers.iter().map(|peer| peer.path.as_ref().map(Place::of)).collect()
     }
 
     /// What a worker has to know of them.

@@ -41,7 +41,7 @@ pub fn preview(config: &Config) -> Result<Preview, TunnelError> {
     let host = |cause: HostError| TunnelError::Host { tunnel: tunnel(), cause };
     let underlay = |cause| TunnelError::Underlay { tunnel: tunnel(), cause };
     let mut network = plan::Host::open().map_err(|error| host(error.into()))?;
-    let remotes = underlay::remotes(config).map_err(underlay)?;
+    let places = underlay::places(config).map_err(underlay)?;
     let device = config.device.name.as_str();
     let exists = network.socket().link(device)?.is_some();
     let mtu = match config.device.mtu {
@@ -49,7 +49,7 @@ pub fn preview(config: &Config) -> Result<Preview, TunnelError> {
         None => underlay::inner_mtu(
             network.socket(),
             &underlay::listen(config),
-            &remotes,
+            &places,
             content(config.device.mode),
             super::encapsulation(config),
             device,
@@ -58,7 +58,7 @@ pub fn preview(config: &Config) -> Result<Preview, TunnelError> {
     let circumstances = Circumstances {
         made_by_us: true,
         mtu,
-        endpoints: endpoints(&remotes),
+        endpoints: endpoints(&places),
         ipv6: desired::has_ipv6(),
         running: false,
     };

@@ -118,7 +118,7 @@ fn peer_status(
         name: peer.name.clone(),
         public_key: peer.public_key.map(|key| key.to_string()),
         preshared,
-        endpoint: path.and_then(|path| path.remote.socket_addr()),
+        endpoint: path.map(|path| path.remote.to_string()),
         allowed_ips: peer.allowed_ips.clone(),
         latest_handshake: session.and_then(|session| session.handshake).map(Into::into),
         cipher: session.and_then(|session| session.cipher).map(|cipher| cipher.to_string()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use netlink::Socket as Netlink;
 use proto::mtu::{Content, Encapsulation};
@@ -11,11 +12,16 @@ use thiserror::Error;
 use transport::udp::{BindError, Options, UdpSocket};
 
 use super::members::Members;
-use crate::config::{Config, Endpoint, Host, Security};
+use super::place::{self, Place, way_in_folder};
+use crate::config::{self, Config, Endpoint, Host, Security};
 use crate::with_causes::WithCauses;
 
 /// What Ethernet carries, where nothing better is known.
 const ETHERNET: OuterMtu = OuterMtu(1500);
+
+/// The inner MTU of a tunnel that has folders only: what most networks behind its peers have. Super-packets are carried
+/// as they are in any case.
+const IN_FOLDERS: InnerMtu = InnerMtu(1500);
 
 /// The network below is not as the configuration needs it.
 #[derive(Debug, Error)]
@@ -46,9 +52,9 @@ pub enum UnderlayError {
     },
 }
 
-/// Looks up the addresses of a peer's endpoint, the best first.
-pub(super) fn resolve(peer: &str, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, UnderlayError> {
-    let Endpoint::Udp { host, port } = endpoint;
+/// Looks up the addresses of a peer's endpoint, the best first; a folder has none.
+fn resolve(peer: &str, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, UnderlayError> {
+    let Endpoint::Udp { host, port } = endpoint else { return Ok(Vec::new()) };
     let failed =
         |cause| UnderlayError::Resolve { peer: peer.into(), endpoint: endpoint.clone(), cause };
     match host {
@@ -68,9 +74,9 @@ pub(super) fn resolve(peer: &str, endpoint: &Endpoint) -> Result<Vec<SocketAddr>
 ///
 /// A peer that cannot be found is looked for later, if that may be: with security, if another one was found, and if
 /// the question for its name will not go into the tunnel.
-pub(super) fn remotes(config: &Config) -> Result<Vec<Option<SocketAddr>>, UnderlayError> {
-    let listen = listen(config);
-    let found: Vec<_> = config.peers.iter().map(|peer| remote(peer, &listen)).collect();
+pub(super) fn places(config: &Config) -> Result<Vec<Option<Place>>, UnderlayError> {
+    let (listen, folders) = (listen(config), place::folders(config));
+    let found: Vec<_> = config.peers.iter().map(|peer| find(peer, &listen, &folders)).collect();
     let may_wait = config.local.security == Security::Wireguard && !config.network.default_route;
     if !may_wait || !found.iter().any(|remote| matches!(remote, Ok(Some(_)))) {
         return found.into_iter().collect();
@@ -80,19 +86,24 @@ pub(super) fn remotes(config: &Config) -> Result<Vec<Option<SocketAddr>>, Underl
 }
 
 /// Where a peer is, by its first endpoint that can be found; the error of the first one if none can.
-fn remote(
-    peer: &crate::config::Peer,
+fn find(
+    peer: &config::Peer,
     listen: &[SocketAddr],
-) -> Result<Option<SocketAddr>, UnderlayError> {
+    folders: &[PathBuf],
+) -> Result<Option<Place>, UnderlayError> {
     let speaks = |remote: &SocketAddr| {
         listen.is_empty() || listen.iter().any(|local| local.is_ipv4() == remote.is_ipv4())
     };
     let mut error = None;
     for endpoint in &peer.endpoints {
+        if let Some(folder) = place::folder(endpoint) {
+            return Ok(folders.iter().position(|known| known == folder).map(Place::Folder));
+        }
         match resolve(&peer.name, endpoint) {
             // An address of a family that no socket speaks is better than none: the error names it.
             Ok(found) => {
-                return Ok(found.iter().find(|it| speaks(it)).or_else(|| found.first()).copied());
+                let best = found.iter().find(|it| speaks(it)).or_else(|| found.first());
+                return Ok(best.copied().map(Place::Udp));
             }
             Err(cause) => error = error.or(Some(cause)),
         }
@@ -104,40 +115,51 @@ fn remote(
 pub(super) fn listen(config: &Config) -> Vec<SocketAddr> {
     let addresses = config.local.listen.iter().filter_map(|endpoint| match endpoint {
         Endpoint::Udp { host: Host::Ip(ip), port } => Some(SocketAddr::new(*ip, *port)),
-        Endpoint::Udp { host: Host::Name(_), .. } => None,
+        Endpoint::Udp { host: Host::Name(_), .. } | Endpoint::Spool { .. } => None,
     });
     addresses.collect()
 }
 
 /// Opens the sockets of `config` and finds the way to each peer.
 pub(super) fn open(config: &Config) -> Result<(Vec<UdpSocket>, Members), UnderlayError> {
-    let remotes = remotes(config)?;
-    let sockets = bind(config, &remotes)?;
-    let peers = Members::new(config, |place, peer| {
-        let remote = remotes.get(place).copied().flatten();
-        remote.map(|remote| way(&sockets, &peer.name, remote)).transpose()
+    let places = places(config)?;
+    let sockets = bind(config, &places)?;
+    let peers = Members::new(config, |index, peer| {
+        let place = places.get(index).copied().flatten();
+        place.map(|place| way(&sockets, peer, place)).transpose()
     })?;
     Ok((sockets, peers))
 }
 
-/// The way to a peer at `remote`, before it has spoken.
+/// The way to a peer that is there, before it has spoken.
 pub(super) fn way(
     sockets: &[UdpSocket],
-    peer: &str,
-    remote: SocketAddr,
+    peer: &config::Peer,
+    place: Place,
 ) -> Result<Path, UnderlayError> {
-    let transport = socket_for(sockets, peer, remote)?;
+    let remote = match place {
+        Place::Udp(remote) => remote,
+        Place::Folder(folder) => return Ok(way_in_folder(folder, peer.public_key.as_ref())),
+    };
+    let transport = socket_for(sockets, &peer.name, remote)?;
     Ok(Path { transport, remote: remote.into(), local: None })
 }
 
-/// Opens the sockets to listen on. Without any, one on a free port for each family of `remotes`; with security, for
-/// both families, since a peer may come from anywhere.
-fn bind(config: &Config, remotes: &[Option<SocketAddr>]) -> Result<Vec<UdpSocket>, UnderlayError> {
+/// Opens the sockets to listen on. Without any, one on a free port for each family of `places`; with security, for
+/// both families, since a peer may come from anywhere. A tunnel that has folders only has no socket.
+fn bind(config: &Config, places: &[Option<Place>]) -> Result<Vec<UdpSocket>, UnderlayError> {
     let listen = listen(config);
+    let mut endpoints = config.peers.iter().flat_map(|peer| &peer.endpoints);
+    let in_folders_only = !place::folders(config).is_empty()
+        && !endpoints.any(|endpoint| place::folder(endpoint).is_none());
+    if listen.is_empty() && in_folders_only {
+        return Ok(Vec::new());
+    }
     if listen.is_empty() && config.local.security == Security::Wireguard {
         return Ok(bind_both(0, config.local.fwmark)?);
     }
-    let any = remotes.iter().flatten().map(|remote| match remote {
+    let remotes = places.iter().flatten().filter_map(Place::socket_addr);
+    let any = remotes.map(|remote| match remote {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     });
@@ -178,7 +200,7 @@ fn bind_both(port: u16, mark: Option<u32>) -> Result<Vec<UdpSocket>, BindError> 
 }
 
 /// The first socket that can reach `remote`.
-pub(super) fn socket_for(
+fn socket_for(
     sockets: &[UdpSocket],
     peer: &str,
     remote: SocketAddr,
@@ -198,7 +220,7 @@ pub(super) fn socket_for(
 pub(super) fn inner_mtu(
     netlink: &mut Netlink,
     listening: &[SocketAddr],
-    remotes: &[Option<SocketAddr>],
+    places: &[Option<Place>],
     content: Content,
     encapsulation: Encapsulation,
     device: &str,
@@ -213,10 +235,18 @@ pub(super) fn inner_mtu(
         smallest = Some(smallest.map_or(inner, |smallest| smallest.min(inner)));
     };
     // Each question is asked once, since peers are many, and places fewer.
-    let places: BTreeSet<_> =
-        remotes.iter().map(|remote| remote.map(|remote| remote.ip())).collect();
-    for place in places {
-        match place {
+    let ip = |place: Place| match place {
+        Place::Udp(remote) => Some(Some(remote.ip())),
+        // Whatever its length, a packet goes into a file.
+        Place::Folder(_) => None,
+    };
+    let remotes: BTreeSet<_> =
+        places.iter().filter_map(|place| place.map_or(Some(None), ip)).collect();
+    if remotes.is_empty() && !places.is_empty() {
+        return Ok(IN_FOLDERS);
+    }
+    for remote in remotes {
+        match remote {
             Some(remote) => consider(outer_mtu(netlink, remote, device)?, remote),
             None => {
                 for local in listening.iter().map(SocketAddr::ip) {

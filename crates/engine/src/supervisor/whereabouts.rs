@@ -1,7 +1,6 @@
 //! Where the peers are: what the worker has heard, what names say, and what both are told.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 
 use proto::key::PublicKey;
 use proto::{Path, PeerIndex};
@@ -9,6 +8,7 @@ use transport::udp::UdpSocket;
 
 use super::candidates::{Candidates, Moved};
 use super::names::{self, Names};
+use super::place::Place;
 use super::{Supervisor, desired, underlay};
 use crate::channel::key::Key;
 use crate::channel::message::{PathEntry, Peers, ToWorker};
@@ -30,9 +30,7 @@ impl Supervisor {
             let path = Path::from(*path);
             let before = self.peers.peer(place).and_then(|peer| peer.path);
             learned |= self.learn(place, path);
-            if let Some(remote) = path.remote.socket_addr() {
-                self.candidates.handle_heard(place, remote);
-            }
+            self.candidates.handle_heard(place, Place::of(&path));
             if before.is_none_or(|before| before.remote != path.remote)
                 && let Some(peer) = self.peers.peer(place)
             {
@@ -53,10 +51,10 @@ impl Supervisor {
         let mut learned = false;
         for place in places {
             let current = self.peers.peer(place).and_then(|peer| peer.path);
-            let current = current.and_then(|path| path.remote.socket_addr());
+            let current = current.as_ref().map(Place::of);
             let Some(moved) = self.candidates.handle_unanswered(place, current) else { continue };
             if let Some(path) = self.move_to(moved) {
-                tracing::debug!("peer {} is looked for at {}", place.0, moved.remote);
+                tracing::debug!("peer {} is looked for at {}", place.0, path.remote);
                 learned = true;
                 self.tell_of(place, |key| ToWorker::Try { key, path: path.into() });
             }
@@ -65,9 +63,9 @@ impl Supervisor {
     }
 
     /// Remembers that a peer is looked for elsewhere; the way to it, if there is one.
-    fn move_to(&mut self, Moved { peer: place, remote }: Moved) -> Option<Path> {
-        let name = &self.peers.peer(place)?.name;
-        let path = underlay::way(&self.sockets, name, remote).ok()?;
+    fn move_to(&mut self, Moved { peer: place, to }: Moved) -> Option<Path> {
+        let peer = self.config.peers.get(usize::from(place.0))?;
+        let path = underlay::way(&self.sockets, peer, to).ok()?;
         self.peers.set_path(place, path);
         Some(path)
     }
@@ -77,9 +75,10 @@ impl Supervisor {
         let moved = self.candidates.handle_found(found);
         let moved: Vec<_> =
             moved.into_iter().filter(|moved| self.move_to(*moved).is_some()).collect();
-        for Moved { peer, remote } in &moved {
-            let name = self.peers.peer(*peer).map(|peer| peer.name.as_str()).unwrap_or_default();
-            tracing::info!("peer {name:?} is at {remote} now");
+        for peer in moved.iter().filter_map(|moved| self.peers.peer(moved.peer)) {
+            if let Some(path) = &peer.path {
+                tracing::info!("peer {:?} is at {} now", peer.name, path.remote);
+            }
         }
         if moved.is_empty() {
             return;
@@ -122,10 +121,11 @@ impl Supervisor {
     }
 
     /// Looks after the places of the peers that there are now, of which these are `chosen`.
-    pub(super) fn watch_names(&mut self, chosen: &[Option<SocketAddr>]) {
+    pub(super) fn watch_names(&mut self, chosen: &[Option<Place>]) {
         let local: Vec<_> = self.sockets.iter().map(UdpSocket::local_addr).collect();
         let before = std::mem::take(&mut self.candidates);
-        self.candidates = Candidates::new(&self.config.peers, chosen, &local, before);
+        self.candidates =
+            Candidates::new(&self.config.peers, chosen, &local, &self.folders, before);
         if self.names.is_none() && self.candidates.names().next().is_some() {
             let told = |error: &_| tracing::warn!("names of peers are not looked up: {error}");
             self.names = Names::start().inspect_err(told).ok();

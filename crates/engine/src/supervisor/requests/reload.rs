@@ -11,6 +11,7 @@ use crate::config::{self, Config, Endpoint, Host};
 use crate::supervisor::attachment::Attachment;
 use crate::supervisor::keys::Keys;
 use crate::supervisor::members::Members;
+use crate::supervisor::place::Place;
 use crate::supervisor::{Supervisor, underlay};
 use crate::with_causes::WithCauses;
 
@@ -108,12 +109,13 @@ impl Supervisor {
             if let Some((_, member)) = stays(peer) {
                 return member.path;
             }
-            let remote = told(peer).or_else(|| peer.endpoints.first().and_then(address))?;
-            let way = underlay::way(sockets, &peer.name, remote);
+            let first = || peer.endpoints.first().and_then(|first| self.place_of(first));
+            let place = told(peer).map(Place::Udp).or_else(first)?;
+            let way = underlay::way(sockets, peer, place);
             way.inspect_err(|error| tracing::warn!("{}", WithCauses(error))).ok()
         };
         let Ok(members) = Members::new::<Infallible>(config, |_, peer| Ok(path(peer)));
-        let chosen = config.peers.iter().zip(members.remotes()).map(|(peer, remote)| {
+        let chosen = config.peers.iter().zip(members.places()).map(|(peer, remote)| {
             stays(peer).and_then(|(place, _)| self.candidates.chosen(place)).or(remote)
         });
         let chosen: Vec<_> = chosen.collect();
@@ -122,6 +124,19 @@ impl Supervisor {
         self.peers = members;
         self.watch_names(&chosen);
         staying
+    }
+
+    /// Where an endpoint is that is no name; a folder that the tunnel has had since it was started.
+    fn place_of(&self, endpoint: &Endpoint) -> Option<Place> {
+        match endpoint {
+            Endpoint::Udp { host: Host::Ip(ip), port } => {
+                Some(Place::Udp(SocketAddr::new(*ip, *port)))
+            }
+            Endpoint::Udp { host: Host::Name(_), .. } => None,
+            Endpoint::Spool { folder } => {
+                self.folders.iter().position(|known| known == folder).map(Place::Folder)
+            }
+        }
     }
 }
 
@@ -134,14 +149,6 @@ fn identity(peer: &config::Peer) -> Result<PublicKey, String> {
 
 fn known_by<'a>((place, (peer, member)): (PeerIndex, (&'a config::Peer, &'a Peer))) -> Known<'a> {
     (identity(peer), (place, peer, member))
-}
-
-/// Where an endpoint is that is no name.
-fn address(endpoint: &Endpoint) -> Option<SocketAddr> {
-    match endpoint {
-        Endpoint::Udp { host: Host::Ip(ip), port } => Some(SocketAddr::new(*ip, *port)),
-        Endpoint::Udp { host: Host::Name(_), .. } => None,
-    }
 }
 
 /// Who came, who went, and who is another.
