@@ -64,6 +64,9 @@ pub const MAX_FILE_SIZE: usize = 16 << 20;
 /// After which time WireGuard replaces the keys of a session (whitepaper, section 6.1), and so the longest here.
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 
+/// How long an idle worker waits before it looks into a shared folder by itself.
+pub const POLL_MAX: Duration = Duration::from_millis(20);
+
 /// The longest name of a tunnel or a peer, in characters.
 pub const MAX_NAME_LENGTH: usize = 64;
 
@@ -151,6 +154,16 @@ pub enum InterfaceAddress {
     },
 }
 
+impl InterfaceAddress {
+    /// The address of this side.
+    pub fn ip(&self) -> IpAddr {
+        match self {
+            Self::Prefix(net) => net.addr(),
+            Self::PointToPoint { local, .. } => *local,
+        }
+    }
+}
+
 impl fmt::Display for InterfaceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,6 +204,9 @@ pub struct Local {
     pub fwmark: Option<u32>,
     /// How long a worker polls before it sleeps, up to 10 ms; `None` for not at all.
     pub busy_poll: Option<Duration>,
+    /// The longest pause between two looks into a shared folder while it may be that nobody announces what comes,
+    /// 50 µs to 500 ms.
+    pub poll_max: Duration,
 }
 
 /// How peers prove who they are, and whether packets are encrypted.

@@ -223,8 +223,8 @@ impl Supervisor {
 
     /// What of the tunnel outlives a device.
     fn lasting(&self) -> Lasting<'_> {
-        let Self { config, sockets, peers, keys, mtu, .. } = self;
-        Lasting { config, sockets, peers, keys: keys.as_ref(), mtu: *mtu }
+        let Self { config, sockets, folders, peers, keys, mtu, .. } = self;
+        Lasting { config, sockets, folders, peers, keys: keys.as_ref(), mtu: *mtu }
     }
 
     /// Does something with the device that there is, knowing what outlives it.
@@ -232,8 +232,8 @@ impl Supervisor {
         &mut self,
         work: impl FnOnce(&mut Attachment, &Lasting<'_>) -> T,
     ) -> Option<T> {
-        let Self { config, sockets, peers, keys, mtu, attachment, .. } = self;
-        let lasting = Lasting { config, sockets, peers, keys: keys.as_ref(), mtu: *mtu };
+        let Self { config, sockets, folders, peers, keys, mtu, attachment, .. } = self;
+        let lasting = Lasting { config, sockets, folders, peers, keys: keys.as_ref(), mtu: *mtu };
         attachment.as_mut().map(|attachment| work(attachment, &lasting))
     }
 

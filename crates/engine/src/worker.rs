@@ -6,8 +6,8 @@
 //! needs over its standard input, a socket (`channel`): what to do, the queues of the device and
 //! the UDP sockets. It has no privilege, and needs none:
 //!
-//! 1. It confines itself, while it has one thread and no descriptors (`confine`).
-//! 2. It receives its setup and the descriptors.
+//! 1. It receives its setup and the descriptors.
+//! 2. It confines itself, while it has one thread (`confine`); of all files it keeps those in the folders of its setup.
 //! 3. It makes lanes and a thread for each queue (`crew`); these wait at a gate.
 //! 4. It gives the system calls up that are not needed any more, for all threads at once.
 //! 5. It opens the gate, says that it has started, and serves the channel until it is told to stop.
@@ -26,6 +26,7 @@ mod clock;
 pub(crate) mod confine;
 mod crew;
 mod egress;
+pub(crate) mod folder;
 mod ingress;
 pub(crate) mod lane;
 pub(crate) mod sessions;
@@ -52,6 +53,7 @@ use self::slow_path::SlowPath;
 use crate::channel::message::{Ending, PathEntry, PeerEntry, Peers, Setup, ToSupervisor, ToWorker};
 use crate::channel::{self, Arrival, Channel, ChannelError};
 use crate::poll::poll_until;
+use crate::with_causes::WithCauses;
 
 /// The name of the process in ps(1) and top(1).
 const NAME: &std::ffi::CStr = c"adit-worker";
@@ -112,10 +114,13 @@ impl From<ChannelError> for Failure {
 fn serve(mut channel: Channel<BorrowedFd<'static>>) -> Result<Exit, Failure> {
     // Only what is shown to people; the kernel calls it "exe" otherwise.
     let _ = rustix::thread::set_name(NAME);
-    let mut confinement = confine::privileges();
+    let inherited = confine::before_secrets();
     let Some((mut setup, descriptors)) = await_setup(&mut channel)? else {
         return Ok(Exit::Asked);
     };
+    let folders = setup.queues + setup.sockets.len();
+    let mut confinement =
+        confine::privileges(inherited, descriptors.get(folders..).unwrap_or_default());
     let slow_path = Arc::new(SlowPath::new().map_err(Failure::Wait)?);
     let mtu = Arc::new(AtomicU32::new(setup.mtu));
     let carriage = Carriage::new(&mut setup);
@@ -129,7 +134,7 @@ fn serve(mut channel: Channel<BorrowedFd<'static>>) -> Result<Exit, Failure> {
         Err(error) => return end(&channel, ending(error)),
     };
     drop(setup);
-    if let Err(error) = confine::system_calls() {
+    if let Err(error) = confine::system_calls(!crew.folders().is_empty()) {
         confinement.missing.push(format!("system calls: {error}"));
     }
     channel.send(&ToSupervisor::Confined(confinement))?;
@@ -149,7 +154,8 @@ fn await_setup(
         }
         match channel.take()? {
             Some(ToWorker::Setup(setup)) => {
-                let count = setup.queues.saturating_add(setup.sockets.len());
+                let transports = setup.sockets.len() + setup.folders.len();
+                let count = setup.queues.saturating_add(transports);
                 let descriptors = channel.take_descriptors(count);
                 return Ok(descriptors.map(|descriptors| (*setup, descriptors)));
             }
@@ -170,6 +176,9 @@ fn ending(error: CrewError) -> Ending {
         CrewError::DeviceGone => Ending::DeviceGone,
         CrewError::Failed { operation, cause } => {
             Ending::Failed { text: format!("{operation}: {cause}") }
+        }
+        CrewError::Folder { folder, cause } => {
+            Ending::Failed { text: format!("folder {folder}: {}", WithCauses(&cause)) }
         }
     }
 }
@@ -198,7 +207,8 @@ impl Carriage {
         let session = setup.session.take();
         match (peers, session) {
             (Peers::Sealed(peers), Some(session)) => {
-                let mut sessions = Sessions::new(&session, setup.mtu, content(setup.mode));
+                let (content, offload) = (content(setup.mode), setup.accepts.all());
+                let mut sessions = Sessions::new(&session, setup.mtu, content, offload);
                 sessions.replace_peers(peers, session.lost);
                 Self::Sealed(Box::new(sessions))
             }
@@ -291,7 +301,7 @@ impl Worker {
     /// Sends and tells what the sessions have to send and to tell.
     fn drain(&mut self) -> Result<(), ChannelError> {
         let Carriage::Sealed(sessions) = &mut self.carriage else { return Ok(()) };
-        sessions.transmit(self.crew.sockets());
+        sessions.transmit(self.crew.sockets(), self.crew.folders());
         for news in sessions.news() {
             self.channel.send(&news)?;
         }

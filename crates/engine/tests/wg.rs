@@ -138,7 +138,7 @@ fn states(roster: &Roster) -> Vec<PeerStatus> {
         name: "b".into(),
         public_key: Some(peer.public_key.to_string()),
         preshared: false,
-        endpoint: peer.endpoint,
+        endpoint: peer.endpoint.map(|endpoint| endpoint.to_string()),
         allowed_ips: peer.allowed_ips.clone(),
         latest_handshake: Some(UnixTime { seconds: 1_700_000_000, nanoseconds: 5 }),
         cipher: None,

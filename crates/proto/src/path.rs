@@ -58,7 +58,17 @@ pub struct Path {
 impl Side {
     /// The side of a peer, in its present run.
     pub fn of(key: &PublicKey) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = hash(&[LABEL, key.as_bytes()]);
+        Self::labelled(key.as_bytes())
+    }
+
+    /// The side of somebody without a key, who has these addresses inside the tunnel.
+    pub fn of_addresses(addresses: impl Iterator<Item = IpAddr>) -> Self {
+        let text: Vec<_> = addresses.map(|address| address.to_string()).collect();
+        Self::labelled(text.join(" ").as_bytes())
+    }
+
+    fn labelled(name: &[u8]) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = hash(&[LABEL, name]);
         // Never 0, which is nobody in particular.
         Self { label: u64::from_be_bytes([a | 0x80, b, c, d, e, f, g, h]), run: 0 }
     }

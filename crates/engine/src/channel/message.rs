@@ -29,7 +29,8 @@ use super::key::{Key, Secret};
 use crate::metrics::Totals;
 use crate::status::Handshakes;
 
-/// What a worker carries, and how. The descriptors that come along are those of the queues, then those of the sockets.
+/// What a worker carries, and how. The descriptors that come along are those of the queues,
+/// then those of the sockets, then those of the folders.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Setup {
@@ -43,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) queues: usize,
     /// How each socket was set up.
     pub(crate) sockets: Vec<SocketSetup>,
+    /// What each folder is to be.
+    pub(crate) folders: Vec<FolderSetup>,
     /// How long an idle lane looks again before it sleeps.
     pub(crate) busy_poll: Option<Duration>,
     /// The largest inner packet, in octets.
@@ -83,6 +86,18 @@ impl Peers {
             Self::Sealed(peers) => peers.len(),
         }
     }
+}
+
+/// How a folder is shared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FolderSetup {
+    /// What people call it.
+    pub(crate) name: String,
+    /// What this side is found by.
+    pub(crate) label: u64,
+    /// The longest pause between two looks while it may be that nobody announces what comes.
+    pub(crate) poll_max: Duration,
 }
 
 /// What the kernel granted to a socket.

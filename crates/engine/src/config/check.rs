@@ -105,6 +105,7 @@ fn finish_local(local: LocalDraft) -> Local {
         rekey_after: local.rekey_after,
         fwmark: local.fwmark,
         busy_poll: local.busy_poll,
+        poll_max: local.poll_max,
     }
 }
 

@@ -139,6 +139,7 @@ pub(super) struct LocalDraft {
     pub(super) rekey_after: Duration,
     pub(super) fwmark: Option<u32>,
     pub(super) busy_poll: Option<Duration>,
+    pub(super) poll_max: Duration,
 }
 
 pub(super) struct NetworkDraft {

@@ -93,6 +93,7 @@ pub(super) const LOCAL: Schema = &[
     key("rekey-after", Kind::Duration),
     key("fwmark", Kind::Integer),
     key("busy-poll", Kind::Duration),
+    key("poll-max", Kind::Duration),
 ];
 
 /// `[network]`

@@ -19,8 +19,8 @@ use super::schema;
 use super::table::Section;
 use super::value::{MTU, parse_device_name, parse_key};
 use super::{
-    CipherPolicy, InterfaceAddress, KeySource, MAX_NAME_LENGTH, Origin, REKEY_AFTER, Security,
-    is_name,
+    CipherPolicy, InterfaceAddress, KeySource, MAX_NAME_LENGTH, Origin, POLL_MAX, REKEY_AFTER,
+    Security, is_name,
 };
 
 /// How many queues a device may have here; the kernel allows 256.
@@ -28,6 +28,10 @@ const QUEUES: RangeInclusive<u32> = 1..=16;
 
 /// The longest busy poll: beyond it a worker would rather keep its processor for good.
 const MAX_BUSY_POLL: Duration = Duration::from_millis(10);
+
+/// How long a folder may not be looked into: sooner burns a processor, later is longer than a spool waits in any case.
+const POLL_MAX_LIMITS: RangeInclusive<Duration> =
+    Duration::from_micros(50)..=Duration::from_millis(500);
 
 /// Keepalive intervals, as in WireGuard's configuration: a second to the most that 16 bits hold.
 const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(65535);
@@ -165,6 +169,9 @@ fn read_local(section: &Section<'_>, origin: &Origin, problems: &mut Problems<'_
             .map(|mark| mark.value)
             .filter(|mark| *mark != 0),
         busy_poll: section.parsed("busy-poll", parse_busy_poll, problems).and_then(|at| at.value),
+        poll_max: section
+            .parsed("poll-max", parse_poll_max, problems)
+            .map_or(POLL_MAX, |at| at.value),
     }
 }
 
@@ -324,6 +331,11 @@ pub(super) fn read_path(section: &Section<'_>, key: &str, origin: &Origin) -> Op
 fn parse_busy_poll(text: &str) -> Result<Option<Duration>, String> {
     let duration = parse_duration(text, Duration::ZERO..=MAX_BUSY_POLL, "0s..=10ms")?;
     Ok(Some(duration).filter(|duration| !duration.is_zero()))
+}
+
+/// How long a folder is not looked into.
+fn parse_poll_max(text: &str) -> Result<Duration, String> {
+    parse_duration(text, POLL_MAX_LIMITS, "50us..=500ms")
 }
 
 /// After which time keys are replaced.

@@ -24,6 +24,7 @@ offload = false
 listen = ["udp://0.0.0.0:4740", "udp://[::]:4740"]
 security = "none"
 busy-poll = "50us"
+poll-max = "5ms"
 
 [network]
 routes = ["203.0.113.0/24", "2001:db8::/32"]
@@ -101,6 +102,7 @@ fn a_good_file_means_what_it_says() {
             rekey_after: Duration::from_secs(120),
             fwmark: None,
             busy_poll: Some(Duration::from_micros(50)),
+            poll_max: Duration::from_millis(5),
         },
         network: Network {
             routes: nets(&["203.0.113.0/24", "2001:db8::/32"]),
@@ -291,9 +293,9 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     refuses(
         "[local]",
         &[(
-            "listen = [\"tcp://0.0.0.0:4740\", \"udp://0.0.0.0:1\", \"spool:///share\"]",
+            "listen = [\"tcp://0.0.0.0:4740\", \"udp://0.0.0.0:1\", \"unix:///share\"]",
             "3:11: [local]: listen \"tcp://0.0.0.0:4740\" has the transport tcp, which is not supported by this version of adit\n\
-                 3:52: [local]: listen \"spool:///share\" has the transport spool, which is not supported by this version of adit",
+                 3:52: [local]: listen \"unix:///share\" has the transport unix, which is not supported by this version of adit",
         )],
     );
     refuses(
@@ -437,10 +439,10 @@ allowed-ips = ["192.0.2.3/32", "192.0.2.2/32"]"#,
     );
     assert_eq!(
         errors(&text),
-        "home.toml:31:8: peer \"laptop\": name is already used at 24:8\n\
-         home.toml:32:14: peer \"laptop\": public-key is already used at 25:14\n\
-         home.toml:33:14: peer \"laptop\": endpoints \"udp://laptop.example:4740\" is already used at 26:14\n\
-         home.toml:34:32: peer \"laptop\": allowed-ips \"192.0.2.2/32\" is already used at 27:16"
+        "home.toml:32:8: peer \"laptop\": name is already used at 25:8\n\
+         home.toml:33:14: peer \"laptop\": public-key is already used at 26:14\n\
+         home.toml:34:14: peer \"laptop\": endpoints \"udp://laptop.example:4740\" is already used at 27:14\n\
+         home.toml:35:32: peer \"laptop\": allowed-ips \"192.0.2.2/32\" is already used at 28:16"
     );
 }
 
@@ -478,8 +480,8 @@ fn all_errors_of_a_file_are_reported_in_order() {
     assert_eq!(
         errors(&text),
         "home.toml:7:10: [device]: queues 99 is not in 1..=16\n\
-         home.toml:19:1: [network]: unknown key \"forwards\"; did you mean \"forward\"?\n\
-         home.toml:27:16: peer \"laptop\": allowed-ips \"192.0.2.2/24\" has host bits set; did you mean \
+         home.toml:20:1: [network]: unknown key \"forwards\"; did you mean \"forward\"?\n\
+         home.toml:28:16: peer \"laptop\": allowed-ips \"192.0.2.2/24\" has host bits set; did you mean \
          \"192.0.2.0/24\"?"
     );
 }

@@ -5,12 +5,14 @@
 
 use std::io;
 use std::num::NonZeroU16;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use device::{Builder, Device, DeviceName, Observed, OpenError, Presence};
 use netlink::Socket as Netlink;
-use proto::InnerMtu;
+use proto::{InnerMtu, Side};
+use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 use transport::udp::UdpSocket;
 use wire::offload::Accepts;
@@ -19,8 +21,8 @@ use super::carrier::{Carrier, Death, Report, StartError};
 use super::keys::Keys;
 use super::members::Members;
 use super::restart::Restarts;
-use crate::channel::message::{Setup, SocketSetup, ToSupervisor, ToWorker};
-use crate::config::Config;
+use crate::channel::message::{FolderSetup, Setup, SocketSetup, ToSupervisor, ToWorker};
+use crate::config::{Config, InterfaceAddress};
 use crate::metrics::Totals;
 use crate::with_causes::WithCauses;
 
@@ -48,6 +50,7 @@ pub enum AttachError {
 pub(crate) struct Lasting<'a> {
     pub(crate) config: &'a Config,
     pub(crate) sockets: &'a [UdpSocket],
+    pub(crate) folders: &'a [PathBuf],
     pub(crate) peers: &'a Members,
     pub(crate) keys: Option<&'a Keys>,
     pub(crate) mtu: InnerMtu,
@@ -226,19 +229,48 @@ fn is_multi_queue(name: &DeviceName) -> bool {
 ///
 /// `again` says that another one has ended, whose sessions are lost.
 fn start(device: &Device, lasting: &Lasting<'_>, again: bool) -> Result<Carrier, StartError> {
+    let folders = lasting.folders.iter().map(|folder| open_folder(folder));
+    let folders = folders.collect::<Result<Vec<_>, _>>()?;
+    // Who is in a folder is told at once that there is another run.
+    let tells = again || !folders.is_empty();
     let setup = Setup {
         mode: device.mode(),
         accepts: accepts(device),
         queues: device.queues().len(),
         sockets: lasting.sockets.iter().map(SocketSetup::of).collect(),
+        folders: folder_setups(lasting),
         busy_poll: lasting.config.local.busy_poll,
         mtu: lasting.mtu.0,
-        session: lasting.keys.map(|keys| keys.setup(&lasting.config.local, again)),
+        session: lasting.keys.map(|keys| keys.setup(&lasting.config.local, tells)),
         peers: lasting.peers.entries(lasting.config, lasting.keys),
     };
     let queues = device.queues().iter().map(AsFd::as_fd);
-    let descriptors: Vec<_> = queues.chain(lasting.sockets.iter().map(AsFd::as_fd)).collect();
+    let sockets = lasting.sockets.iter().map(AsFd::as_fd);
+    let folders = folders.iter().map(AsFd::as_fd);
+    let descriptors: Vec<_> = queues.chain(sockets).chain(folders).collect();
     Carrier::start(setup, &descriptors)
+}
+
+/// How the worker shares the folders. A side without a key is found by whatever addresses it has.
+fn folder_setups(lasting: &Lasting<'_>) -> Vec<FolderSetup> {
+    let config = lasting.config;
+    let side = match lasting.keys {
+        Some(keys) => Side::of(&keys.public()),
+        None => Side::of_addresses(config.device.addresses.iter().map(InterfaceAddress::ip)),
+    };
+    let setup = |folder: &PathBuf| FolderSetup {
+        name: folder.display().to_string(),
+        label: side.label,
+        poll_max: config.local.poll_max,
+    };
+    lasting.folders.iter().map(setup).collect()
+}
+
+/// Opens a folder. It is opened for each worker anew, since another file system may be there by then.
+fn open_folder(folder: &Path) -> Result<OwnedFd, StartError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(folder, flags, Mode::empty())
+        .map_err(|error| StartError::Folder { folder: folder.to_owned(), cause: error.into() })
 }
 
 /// Which super-packets may be written to the device: those that it hands out, too.

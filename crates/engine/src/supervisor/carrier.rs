@@ -18,6 +18,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,6 +57,15 @@ pub(crate) enum StartError {
     /// It does not take its setup.
     #[error("set a worker up")]
     Channel(#[from] ChannelError),
+    /// A folder cannot be opened.
+    #[error("open folder {}", .folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// The device was deleted meanwhile.
     #[error("the device is gone")]
     DeviceGone,
@@ -116,6 +126,7 @@ pub(crate) struct Carrier {
     channel: Channel<OwnedFd>,
     peers: usize,
     sockets: usize,
+    folders: usize,
     allowance: Allowance,
     since: Instant,
     /// What came while something else was waited for.
@@ -129,7 +140,7 @@ pub(crate) struct Carrier {
 impl Carrier {
     /// Starts a worker, and returns when it carries packets.
     ///
-    /// `descriptors` are those of the device's queues, then those of the sockets.
+    /// `descriptors` are those of the device's queues, then those of the sockets, then those of the folders.
     pub(crate) fn start(setup: Setup, descriptors: &[BorrowedFd<'_>]) -> Result<Self, StartError> {
         let (channel, there) = channel::pair().map_err(StartError::Spawn)?;
         // Whatever the supervisor was started with is not for the worker. Where the kernel cannot do that, the
@@ -142,6 +153,7 @@ impl Carrier {
             channel,
             peers: setup.peers.len(),
             sockets: setup.sockets.len(),
+            folders: setup.folders.len(),
             allowance: Allowance::for_peers(setup.peers.len(), Instant::now()),
             since: Instant::now(),
             waiting: Vec::new(),
@@ -328,7 +340,7 @@ impl Carrier {
 
     /// Whether a peer can have been heard of there.
     fn can_be(&self, path: PathEntry) -> bool {
-        path.is_among(self.sockets, 0) && path.can_be_sender()
+        path.is_among(self.sockets, self.folders) && path.can_be_sender()
     }
 
     /// Waits for the end of a worker that has hung up, and kills it if that does not come; how it ended.

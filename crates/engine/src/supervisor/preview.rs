@@ -1,6 +1,6 @@
 //! What bringing a tunnel up would change, without changing it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use device::Mode;
 use netlink::journal::Journal;
@@ -8,6 +8,7 @@ use netlink::plan::{self, Obstacle, Operation};
 use proto::InnerMtu;
 
 use super::desired::{self, Circumstances};
+use super::place::Place;
 use super::{HostError, TunnelError, underlay};
 use crate::config::Config;
 use crate::runtime;
@@ -110,6 +111,7 @@ fn making(config: &Config) -> Vec<Step> {
     steps
 }
 
-fn endpoints(remotes: &[Option<SocketAddr>]) -> Vec<IpAddr> {
-    remotes.iter().flatten().map(SocketAddr::ip).collect()
+fn endpoints(places: &[Option<Place>]) -> Vec<IpAddr> {
+    let remotes = places.iter().flatten().filter_map(Place::socket_addr);
+    remotes.map(|remote| remote.ip()).collect()
 }

@@ -56,7 +56,8 @@ fn emit_peer(text: &mut String, peer: &RosterPeer, state: Option<&PeerStatus>) {
     emit_key(text, "public_key", peer.public_key.as_bytes());
     emit_key(text, "preshared_key", peer.preshared_key.as_bytes());
     emit(text, "protocol_version", 1);
-    let heard = state.and_then(|state| state.endpoint.as_ref()?.parse::<std::net::SocketAddr>().ok());
+    let heard =
+        state.and_then(|state| state.endpoint.as_ref()?.parse::<std::net::SocketAddr>().ok());
     if let Some(endpoint) = heard.or(peer.endpoint) {
         emit(text, "endpoint", endpoint);
     }

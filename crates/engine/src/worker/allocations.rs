@@ -79,7 +79,7 @@ impl Site {
     /// The site with `number`, whose peer is the one with the other number.
     fn new(host: &Host, number: u8, terms: Terms) -> Self {
         let other = 3 - number;
-        let mut sessions = Sessions::new(&setup(number, terms), MTU, content(terms.mode));
+        let mut sessions = Sessions::new(&setup(number, terms), MTU, content(terms.mode), true);
         sessions.replace_peers(vec![peer(other, terms.mode)], false);
         let (queue, accepts) = device(host, number, terms.mode);
         let queue = Arc::new(queue);
@@ -88,6 +88,7 @@ impl Site {
         assert!(socket.segmentation() && socket.coalescing(), "the kernel makes no trains");
         let slow_path = Arc::new(SlowPath::new().unwrap());
         let shared = || Shared {
+            folders: Arc::default(),
             mode: terms.mode,
             sockets: Arc::new([]),
             peers: sessions.peers(),
@@ -99,7 +100,7 @@ impl Site {
         let sockets: Arc<[UdpSocket]> = Arc::new([socket]);
         let [out, back] = [(), ()].map(|()| Shared { sockets: Arc::clone(&sockets), ..shared() });
         let counters = [&out, &back].map(|shared| Arc::clone(&shared.counters));
-        let egress = Egress::new(out, Arc::clone(&queue));
+        let egress = Egress::new(out, Arc::clone(&queue), 0);
         let ingress = Ingress::new(back, TransportIndex(0), queue, accepts);
         let [out, back] = counters;
         Self { sessions, slow_path, sockets, egress, ingress, out, back }
@@ -109,7 +110,7 @@ impl Site {
     fn serve_slow_path(&mut self) {
         self.sessions.handle(self.slow_path.take());
         self.sessions.handle_timeout();
-        self.sessions.transmit(&self.sockets);
+        self.sessions.transmit(&self.sockets, &[]);
         self.sessions.news();
     }
 

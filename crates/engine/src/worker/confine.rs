@@ -12,12 +12,15 @@
 //! | capabilities | the host's network, raw sockets | nothing |
 //! | no new privileges | programs with the set-user-ID bit | nothing |
 //! | not dumpable | being traced by other processes of its user, core files | nothing |
-//! | landlock(7) | files at all, TCP, signals and abstract sockets to others | Linux 5.13, 6.7, 6.12 |
+//! | landlock(7) | files but those in shared folders, TCP, signals and abstract sockets to others | Linux 5.13, 6.7, 6.12 |
 //! | seccomp(2) | most system calls ([`filter`]) | x86-64, AArch64, RISC-V |
 //!
 //! Besides, the kernel kills the worker when the supervisor dies; it forgets that when the user
 //! changes, so that comes after. The descriptors that the worker has stay as they are: what they were opened
 //! for, the kernel has allowed already.
+//!
+//! A worker with a shared folder needs files, those in the folder. It becomes whoever may write there: its usual user if
+//! everybody may, the folder's owner otherwise. That may be root, without any capability.
 //!
 //! The order matters: dropping bounding capabilities and changing the user need capabilities, and landlock and
 //! seccomp without privilege need *no new privileges*. What cannot be applied is told, and is no reason to end.
@@ -26,9 +29,11 @@ mod filter;
 mod user;
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope,
 };
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Signal};
@@ -48,20 +53,30 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 1] = [("MALLOC_ARENA_MAX", "1")];
 /// The newest version of landlock whose restrictions are asked for; an older kernel gives what it has.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Puts up every wall but the last one. The process must have one thread, and no descriptors but the standard ones.
-pub(super) fn privileges() -> Confinement {
+/// Keeps what the process will know from core files and other processes. What it has got from outside: it must have
+/// no descriptors but the standard ones.
+pub(super) fn before_secrets() -> Vec<String> {
+    // Said again below, where it may fail loudly: another user makes it dumpable or not by itself.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    inherited()
+}
+
+/// Puts up every wall but the last one. The process must have one thread. Of all files it keeps those in `folders`.
+pub(super) fn privileges(inherited: Vec<String>, folders: &[OwnedFd]) -> Confinement {
     let mut confinement = Confinement::default();
     let missing = &mut confinement.missing;
-    let inherited = inherited();
     if !inherited.is_empty() {
         missing.push(format!("descriptors: it has got {} from outside", inherited.join(", ")));
     }
     note(missing, "bounding capabilities", drop_bounding_set());
     note(missing, "ambient capabilities", rustix::thread::clear_ambient_capability_set());
-    match user::change() {
+    match user::change(folders.first()) {
         Ok(()) => {}
         Err(user::Refusal::Unmapped) => {
             missing.push("another user: this user namespace has none".into());
+        }
+        Err(user::Refusal::Root) => {
+            missing.push("another user: the folder that it shares is root's".into());
         }
         Err(user::Refusal::Failed(error)) => confinement.still_root = Some(error.to_string()),
     }
@@ -71,7 +86,7 @@ pub(super) fn privileges() -> Confinement {
     note(missing, "not dumpable", rustix::process::set_dumpable_behavior(not_dumpable));
     let death = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     note(missing, "death with the supervisor", death);
-    match restrict_files() {
+    match restrict_files(folders) {
         Ok(RulesetStatus::FullyEnforced) => {}
         Ok(RulesetStatus::PartiallyEnforced) => missing.push("a part of landlock".into()),
         Ok(RulesetStatus::NotEnforced) => missing.push("landlock: not in this kernel".into()),
@@ -123,13 +138,25 @@ fn drop_capabilities() -> Result<(), Errno> {
     rustix::thread::set_capabilities(None, sets)
 }
 
-/// No file, no TCP, no signal and no abstract socket to others: there is no rule that allows any.
-fn restrict_files() -> Result<RulesetStatus, RulesetError> {
-    let ruleset = Ruleset::default()
+/// No file but those in `folders`, no TCP, no signal and no abstract socket to others: there is no rule that allows any.
+fn restrict_files(folders: &[OwnedFd]) -> Result<RulesetStatus, RulesetError> {
+    let mut ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::from_all(LANDLOCK))?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?;
+    let in_folder = AccessFs::from_read(LANDLOCK) | AccessFs::from_write(LANDLOCK);
+    let special = AccessFs::Execute
+        | AccessFs::MakeChar
+        | AccessFs::MakeBlock
+        | AccessFs::MakeSock
+        | AccessFs::MakeFifo
+        | AccessFs::MakeSym
+        | AccessFs::IoctlDev
+        | AccessFs::Refer;
+    for folder in folders {
+        ruleset = ruleset.add_rule(PathBeneath::new(folder.as_fd(), in_folder & !special))?;
+    }
     Ok(ruleset.restrict_self()?.ruleset)
 }
 
@@ -161,7 +188,7 @@ mod tests {
         File::open("/dev/null").unwrap();
 
         rustix::thread::set_no_new_privs(true).unwrap();
-        let status = restrict_files().unwrap();
+        let status = restrict_files(&[]).unwrap();
         assert_eq!(status, RulesetStatus::FullyEnforced);
         let denied = |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         for file in ["/dev/null", "/etc/passwd", "/proc/self/status"] {

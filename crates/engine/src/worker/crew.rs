@@ -1,4 +1,4 @@
-//! The threads of a worker: one for each queue, with the lanes that it serves.
+//! The threads of a worker: one for each queue, with the lanes that it serves, and one for each folder.
 //!
 //! They are made with everything that they need, and wait at a gate. So the system calls that only
 //! the making needs can be given up before the first packet is looked at.
@@ -12,15 +12,19 @@ use std::thread::{self, JoinHandle};
 use device::Queue;
 use proto::TransportIndex;
 use rustix::io::Errno;
+use transport::spool::OpenError;
 use transport::udp::UdpSocket;
 
 use super::egress::Egress;
+use super::folder::Folder;
+use super::folder::thread::FolderThread;
 use super::ingress::Ingress;
+use super::ingress::folder::FolderIngress;
 use super::lane::{Ended, Lane, Peers, Shared};
 use super::slow_path::SlowPath;
 use super::stop::Stop;
 use super::thread::LaneThread;
-use crate::channel::message::Setup;
+use crate::channel::message::{FolderSetup, Setup};
 use crate::metrics::{Counters, Totals, Traffic};
 
 /// The threads cannot be made.
@@ -34,6 +38,13 @@ pub(super) enum CrewError {
         operation: &'static str,
         /// Why.
         cause: io::Error,
+    },
+    /// A folder cannot be shared.
+    Folder {
+        /// Which.
+        folder: String,
+        /// Why.
+        cause: OpenError,
     },
 }
 
@@ -51,6 +62,7 @@ pub(super) struct Common {
 /// The threads that carry the packets of a device.
 pub(super) struct Crew {
     sockets: Arc<[UdpSocket]>,
+    folders: Arc<[Arc<Folder>]>,
     stop: Arc<Stop>,
     gate: Arc<Barrier>,
     threads: Vec<JoinHandle<Ended>>,
@@ -67,11 +79,13 @@ impl Crew {
         mut descriptors: Vec<OwnedFd>,
         common: Common,
     ) -> Result<Self, CrewError> {
-        let sockets = descriptors.split_off(setup.queues.min(descriptors.len()));
+        let mut sockets = descriptors.split_off(setup.queues.min(descriptors.len()));
+        let folders = sockets.split_off(setup.sockets.len().min(sockets.len()));
         let queues = queues(descriptors)?;
         let shared = Shared {
             mode: setup.mode,
             sockets: adopt_sockets(setup, sockets)?,
+            folders: open_folders(setup, folders)?,
             peers: common.peers,
             mtu: common.mtu,
             counters: Arc::default(),
@@ -80,8 +94,9 @@ impl Crew {
         };
         let mut crew = Self {
             sockets: Arc::clone(&shared.sockets),
+            folders: Arc::clone(&shared.folders),
             stop: Arc::clone(&shared.stop),
-            gate: Arc::new(Barrier::new(queues.len() + 1)),
+            gate: Arc::new(Barrier::new(queues.len() + shared.folders.len() + 1)),
             threads: Vec::new(),
             egress: Vec::new(),
             ingress: Vec::new(),
@@ -89,9 +104,9 @@ impl Crew {
         for (place, lanes) in crew.lanes(setup, &shared, &queues).into_iter().enumerate() {
             let thread = LaneThread::new(lanes, Arc::clone(&shared.stop), setup.busy_poll);
             let thread = thread.map_err(failed("make an epoll descriptor"))?;
-            crew.spawn(format!("queue-{place}"), thread, &shared.slow_path)
-                .map_err(failed("start a thread"))?;
+            crew.spawn(format!("queue-{place}"), &shared.slow_path, || thread.run())?;
         }
+        crew.serve_folders(setup, &shared, &queues)?;
         crew.gate.wait();
         Ok(crew)
     }
@@ -104,6 +119,11 @@ impl Crew {
     /// The sockets that the threads serve.
     pub(super) fn sockets(&self) -> &[UdpSocket] {
         &self.sockets
+    }
+
+    /// The folders that the threads serve.
+    pub(super) fn folders(&self) -> &[Arc<Folder>] {
+        &self.folders
     }
 
     /// How a thread came to its end by itself, if one did.
@@ -129,10 +149,10 @@ impl Crew {
     fn lanes(&mut self, setup: &Setup, shared: &Shared, queues: &[Arc<Queue>]) -> Vec<Vec<Lane>> {
         let counted = || Shared { counters: Arc::default(), ..shared.clone() };
         let mut lanes: Vec<Vec<Lane>> = Vec::new();
-        for queue in queues {
+        for (queue, lane) in queues.iter().zip(0..) {
             let shared = counted();
             self.egress.push(Arc::clone(&shared.counters));
-            lanes.push(vec![Lane::Egress(Egress::new(shared, Arc::clone(queue)))]);
+            lanes.push(vec![Lane::Egress(Egress::new(shared, Arc::clone(queue), lane))]);
         }
         let places = (0..queues.len()).cycle();
         for (socket, place) in (0..shared.sockets.len()).map(TransportIndex).zip(places) {
@@ -144,21 +164,43 @@ impl Crew {
         lanes
     }
 
+    /// Makes a thread for each folder; what comes in goes to the queues in turn.
+    fn serve_folders(
+        &mut self,
+        setup: &Setup,
+        shared: &Shared,
+        queues: &[Arc<Queue>],
+    ) -> Result<(), CrewError> {
+        let folders = Arc::clone(&shared.folders);
+        for ((place, folder), queue) in folders.iter().enumerate().zip(queues.iter().cycle()) {
+            let shared = Shared { counters: Arc::default(), ..shared.clone() };
+            self.ingress.push(Arc::clone(&shared.counters));
+            let (slow_path, stop) = (Arc::clone(&shared.slow_path), Arc::clone(&shared.stop));
+            let place = TransportIndex(place);
+            let ingress = FolderIngress::new(shared, place, Arc::clone(queue), setup.accepts);
+            let thread = FolderThread::new(Arc::clone(folder), ingress, stop);
+            let thread = thread.map_err(unfit(&folder.name))?;
+            self.spawn(format!("folder-{}", place.0), &slow_path, || thread.run())?;
+        }
+        Ok(())
+    }
+
     fn spawn(
         &mut self,
         name: String,
-        thread: LaneThread,
         slow_path: &Arc<SlowPath>,
-    ) -> io::Result<()> {
+        run: impl FnOnce() -> Ended + Send + 'static,
+    ) -> Result<(), CrewError> {
         let (gate, farewell) = (Arc::clone(&self.gate), Farewell(Arc::clone(slow_path)));
         let work = move || {
             let _farewell = farewell;
             // Once to say that it is here, and once to wait for the gate to open.
             gate.wait();
             gate.wait();
-            thread.run()
+            run()
         };
-        self.threads.push(thread::Builder::new().name(name).spawn(work)?);
+        let thread = thread::Builder::new().name(name).spawn(work);
+        self.threads.push(thread.map_err(failed("start a thread"))?);
         Ok(())
     }
 }
@@ -189,6 +231,17 @@ fn adopt_sockets(setup: &Setup, descriptors: Vec<OwnedFd>) -> Result<Arc<[UdpSoc
             .map_err(failed("take over a socket"))
     };
     descriptors.into_iter().zip(&setup.sockets).map(adopt).collect()
+}
+
+fn open_folders(setup: &Setup, descriptors: Vec<OwnedFd>) -> Result<Arc<[Arc<Folder>]>, CrewError> {
+    let open = |(descriptor, setup): (_, &FolderSetup)| {
+        Folder::open(setup, descriptor).map(Arc::new).map_err(unfit(&setup.name))
+    };
+    descriptors.into_iter().zip(&setup.folders).map(open).collect()
+}
+
+fn unfit(folder: &str) -> impl Fn(OpenError) -> CrewError {
+    move |cause| CrewError::Folder { folder: folder.to_owned(), cause }
 }
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> CrewError {

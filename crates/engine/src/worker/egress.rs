@@ -8,9 +8,12 @@
 //! worth of octets, when it is full, or when the device has nothing more to read. So a lone packet leaves
 //! at once, and a flood of small ones leaves in trains.
 //!
+//! A folder takes a super-packet as it is, and what waits leaves as one file ([`folder`]).
+//!
 //! Bounds: one read buffer, and one batch a socket. When the socket cannot take more, its thread
 //! waits for it, and the device's own queue fills and drops: back-pressure where the kernel can see it.
 
+mod folder;
 mod plain;
 mod sealed;
 
@@ -19,12 +22,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use device::{MAX_PACKET, Mode, Queue};
-use proto::{DropReason, Path};
+use proto::{DropReason, Path, RemoteAddr, Side};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use transport::udp::{Destination, LocalAddr, SendBatch, UdpSocket};
-use wire::virtio::VirtioNetHdr;
+use wire::frame;
+use wire::offload::{self, LinkLayer};
+use wire::virtio::{Gso, VirtioNetHdr};
 
+use self::folder::FolderOutlet;
 use self::plain::Plain;
 use self::sealed::Sealed;
 use super::lane::{Ended, Peers, Shared, Turn};
@@ -40,6 +46,9 @@ const ENOUGH_OCTETS: usize = 160 * 1024;
 /// After so many reads the batch leaves, and others have their turn.
 const PACKETS_A_TURN: usize = 128;
 
+/// Octets before a packet in the read buffer, where a frame's first ones fit.
+const HEADROOM: usize = frame::OFFLOAD_HEADER_LEN;
+
 pub(crate) struct Egress {
     queue: Arc<Queue>,
     encapsulation: Encapsulation,
@@ -54,17 +63,20 @@ enum Encapsulation {
 }
 
 impl Egress {
-    pub(crate) fn new(shared: Shared, queue: Arc<Queue>) -> Self {
+    /// The lane with this number.
+    pub(crate) fn new(shared: Shared, queue: Arc<Queue>, lane: u8) -> Self {
         let encapsulation = match &shared.peers {
             Peers::Plain(peers) => Encapsulation::Plain(Plain::new(peers)),
             Peers::Sealed { directory, .. } => Encapsulation::Sealed(Sealed::new(directory)),
         };
         let batches = shared.sockets.iter().map(|_| SendBatch::new()).collect();
+        let folders = shared.folders.iter().filter_map(|folder| FolderOutlet::new(folder, lane));
+        let folders = folders.collect();
         Self {
             queue,
             encapsulation,
-            outlet: Outlet { shared, batches },
-            buffer: vec![0; MAX_PACKET].into_boxed_slice(),
+            outlet: Outlet { shared, batches, folders },
+            buffer: vec![0; HEADROOM + MAX_PACKET].into_boxed_slice(),
         }
     }
 
@@ -79,7 +91,7 @@ impl Egress {
             sealed.tell_time();
         }
         for read in 0..PACKETS_A_TURN {
-            match self.queue.recv(&mut self.buffer) {
+            match self.queue.recv(&mut self.buffer[HEADROOM..]) {
                 Ok(received) => {
                     if self.carry(received.header, received.len) {
                         return Ok(Turn::More);
@@ -105,11 +117,11 @@ impl Egress {
 
     /// Writes the segments of the packet in the buffer into a batch; whether the batch has left.
     fn carry(&mut self, header: VirtioNetHdr, len: usize) -> bool {
-        let Some(packet) = self.buffer.get_mut(..len) else { return false };
+        let Some(buffer) = self.buffer.get_mut(..HEADROOM + len) else { return false };
         let outlet = &mut self.outlet;
         let carried = match &mut self.encapsulation {
-            Encapsulation::Plain(plain) => plain.carry(header, packet, outlet),
-            Encapsulation::Sealed(sealed) => sealed.carry(header, packet, outlet),
+            Encapsulation::Plain(plain) => plain.carry(header, buffer, outlet),
+            Encapsulation::Sealed(sealed) => sealed.carry(header, buffer, outlet),
         };
         match carried {
             Ok(path) => path.is_some_and(|path| outlet.leave(&path)),
@@ -121,64 +133,101 @@ impl Egress {
     }
 }
 
-/// The way onto the wire: a batch for each socket.
+/// The way out: a batch for each socket, and a file for each folder.
 struct Outlet {
     shared: Shared,
     batches: Vec<SendBatch>,
+    folders: Vec<FolderOutlet>,
+}
+
+/// Where messages go, made ready for many of them.
+pub(super) enum Way {
+    Socket(usize, Destination),
+    Folder(usize, Side),
+}
+
+impl Way {
+    pub(super) fn of(path: &Path) -> Self {
+        let place = path.transport.0;
+        let local = path.local.map(|local| LocalAddr { ip: local.ip, interface: local.interface });
+        match path.remote {
+            RemoteAddr::Udp(remote) => Self::Socket(place, Destination { remote, local }),
+            RemoteAddr::Side(side) => Self::Folder(place, side),
+        }
+    }
 }
 
 impl Outlet {
     /// Refuses a datagram that left by `path` and came back.
     #[inline]
     fn refuse_loop(&self, packet: &[u8], path: &Path) -> Result<(), DropReason> {
-        let port = self.shared.sockets[path.transport.0].local_addr().port();
+        let Some(socket) = self.shared.sockets.get(path.transport.0) else { return Ok(()) };
+        let port = socket.local_addr().port();
         let is_own = self.shared.mode == Mode::Tun && path.is_own(packet, port);
         if is_own { Err(DropReason::Loop) } else { Ok(()) }
     }
 
-    /// Writes a datagram of up to `len` octets by `write`, which says how many it has; `path` leads to where it goes.
+    /// Writes a message of up to `len` octets by `write`, which says how many it has.
     #[inline]
-    fn datagram(
+    fn message(
         &mut self,
-        path: &Path,
-        destination: &Destination,
+        way: &Way,
         len: usize,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> bool {
-        let batch = &mut self.batches[path.transport.0];
-        if batch.reserve(len).is_none() {
-            transmit(&self.shared, &self.shared.sockets[path.transport.0], batch);
+        match way {
+            Way::Socket(place, destination) => {
+                let Some(batch) = self.batches.get_mut(*place) else { return false };
+                if batch.reserve(len).is_none() {
+                    transmit(&self.shared, &self.shared.sockets[*place], batch);
+                }
+                let Some(written) = batch.reserve(len).and_then(write) else { return false };
+                batch.commit(written, destination);
+                true
+            }
+            Way::Folder(place, side) => {
+                let Some(folder) = self.folders.get_mut(*place) else { return false };
+                folder.record(&self.shared, *side, len, write)
+            }
         }
-        let Some(written) = batch.reserve(len).and_then(write) else { return false };
-        batch.commit(written, destination);
-        true
     }
 
-    /// Sends the batch of `path` if it holds enough; whether it did.
+    /// Sends what waits for the way of `path` if that is enough; whether it did.
     #[inline]
     fn leave(&mut self, path: &Path) -> bool {
-        let batch = &mut self.batches[path.transport.0];
+        let place = path.transport.0;
+        if let RemoteAddr::Side(_) = path.remote {
+            let folder = self.folders.get_mut(place);
+            return folder.is_some_and(|folder| folder.leave(&self.shared));
+        }
+        let Some(batch) = self.batches.get_mut(place) else { return false };
         let leaves = batch.octets() >= ENOUGH_OCTETS || batch.is_full();
         if leaves {
-            transmit(&self.shared, &self.shared.sockets[path.transport.0], batch);
+            transmit(&self.shared, &self.shared.sockets[place], batch);
         }
         leaves
     }
 
-    /// Sends what waits in the batches.
+    /// Sends what waits.
     fn flush(&mut self) {
         for (batch, socket) in self.batches.iter_mut().zip(self.shared.sockets.iter()) {
             if !batch.is_empty() {
                 transmit(&self.shared, socket, batch);
             }
         }
+        for folder in &mut self.folders {
+            folder.publish(&self.shared);
+        }
     }
 }
 
-/// Where a path leads, for the transport.
-pub(super) fn destination(path: &Path) -> Option<Destination> {
-    let local = path.local.map(|local| LocalAddr { ip: local.ip, interface: local.interface });
-    Some(Destination { remote: path.remote.socket_addr()?, local })
+/// Puts the first octets of a frame before the packet in a read buffer, which follows what the device says of it, if
+/// the packet can travel as it is.
+fn framed<'a>(link: LinkLayer, header: VirtioNetHdr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let (head, packet) = buffer.split_first_chunk_mut::<HEADROOM>()?;
+    let header = offload::whole(link, header, packet).ok()?;
+    *head = frame::emit_offload(&header);
+    Some(buffer)
 }
 
 /// Sends a batch, waiting while the socket cannot take more.

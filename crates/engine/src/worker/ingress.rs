@@ -9,6 +9,8 @@
 //! Who sends is decided once a message, not once a datagram: the datagrams that the kernel has joined
 //! come from one sender.
 
+mod delivery;
+pub(crate) mod folder;
 mod outlet;
 mod plain;
 mod sealed;
@@ -20,20 +22,19 @@ use std::sync::Arc;
 use device::Queue;
 use proto::{DropReason, LocalAddr, Path, TransportIndex};
 use transport::udp::{Origin, RecvBatch, SLOTS};
-use wire::offload::{Accepts, Coalescer};
+use wire::offload::Accepts;
 
-use self::outlet::{Outlet, Refusal};
+use self::delivery::Delivery;
 use self::plain::Plain;
 use self::sealed::Sealed;
-use super::lane::{Ended, Peers, Shared, Turn, link_layer};
+use super::lane::{Ended, Peers, Shared, Turn};
 
 pub(crate) struct Ingress {
     shared: Shared,
     socket: TransportIndex,
     decapsulation: Decapsulation,
     batch: RecvBatch,
-    coalescer: Coalescer,
-    outlet: Outlet,
+    delivery: Delivery,
 }
 
 /// How datagrams become packets.
@@ -49,20 +50,9 @@ impl Ingress {
         queue: Arc<Queue>,
         accepts: Accepts,
     ) -> Self {
-        let decapsulation = match &shared.peers {
-            Peers::Plain(peers) => Decapsulation::Plain(Plain::new(peers)),
-            Peers::Sealed { directory, extensions } => {
-                Decapsulation::Sealed(Sealed::new(directory, *extensions))
-            }
-        };
-        Self {
-            socket,
-            decapsulation,
-            batch: RecvBatch::new(),
-            coalescer: Coalescer::new(link_layer(shared.mode), accepts),
-            outlet: Outlet::new(queue),
-            shared,
-        }
+        let decapsulation = Decapsulation::new(&shared.peers);
+        let delivery = Delivery::new(&shared, queue, accepts);
+        Self { shared, socket, decapsulation, batch: RecvBatch::new(), delivery }
     }
 
     /// What becomes readable when there is something to carry.
@@ -89,7 +79,7 @@ impl Ingress {
 
     /// Judges, joins and delivers what lies in the batch.
     fn carry(&mut self) -> Result<(), Ended> {
-        let (shared, coalescer) = (&self.shared, &mut self.coalescer);
+        let (shared, coalescer) = (&self.shared, &mut self.delivery.coalescer);
         match &mut self.decapsulation {
             Decapsulation::Plain(plain) => {
                 plain.carry(shared, self.socket, &self.batch, coalescer);
@@ -98,27 +88,18 @@ impl Ingress {
                 sealed.carry(shared, self.socket, &mut self.batch, coalescer);
             }
         }
-        self.deliver()
+        self.delivery.deliver(&self.shared, self.batch.arena_mut())
     }
+}
 
-    /// Writes what was joined to the device.
-    fn deliver(&mut self) -> Result<(), Ended> {
-        let mut result = Ok(());
-        let (outlet, counters) = (&mut self.outlet, &self.shared.counters);
-        self.coalescer.drain(self.batch.arena_mut(), |header, slices| {
-            match outlet.deliver(header, slices) {
-                Ok(()) => {
-                    counters.carried(slices.len(), slices.iter().map(|slice| slice.len()).sum());
-                }
-                Err(Refusal::Dropped(reason)) => counters.dropped(reason, slices.len()),
-                Err(Refusal::DeviceGone) => result = Err(Ended::DeviceGone),
+impl Decapsulation {
+    fn new(peers: &Peers) -> Self {
+        match peers {
+            Peers::Plain(peers) => Self::Plain(Plain::new(peers)),
+            Peers::Sealed { directory, extensions } => {
+                Self::Sealed(Sealed::new(directory, *extensions))
             }
-        });
-        if self.outlet.gives_up() {
-            tracing::warn!("the kernel refuses super-packets on the device; packets go singly");
-            self.coalescer = Coalescer::new(link_layer(self.shared.mode), Accepts::default());
         }
-        result
     }
 }
 

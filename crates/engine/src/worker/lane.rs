@@ -18,6 +18,7 @@ use transport::udp::UdpSocket;
 use wire::offload::LinkLayer;
 
 use super::egress::Egress;
+use super::folder::Folder;
 use super::ingress::Ingress;
 use super::slow_path::SlowPath;
 use super::stop::Stop;
@@ -88,6 +89,7 @@ pub(crate) enum Peers {
 pub(crate) struct Shared {
     pub(crate) mode: Mode,
     pub(crate) sockets: Arc<[UdpSocket]>,
+    pub(crate) folders: Arc<[Arc<Folder>]>,
     pub(crate) peers: Peers,
     pub(crate) mtu: Arc<AtomicU32>,
     pub(crate) counters: Arc<Counters>,

@@ -18,12 +18,15 @@ use proto::keypair::Ciphers;
 use proto::mtu::Content;
 use proto::random::Random;
 use proto::time::Instant;
-use proto::tunnel::{Context, Event, PeerConfig, PeerStatus, Timing, Tunnel, TunnelConfig};
+use proto::tunnel::{
+    Context, Event, PeerConfig, PeerStatus, Timing, Transmit, Tunnel, TunnelConfig,
+};
 use proto::{Path, PeerIndex};
-use transport::udp::{SendBatch, UdpSocket};
+use transport::udp::{Destination, SendBatch, UdpSocket};
 
 use super::clock;
-use super::egress::destination;
+use super::egress::Way;
+use super::folder::Folder;
 use super::lane::Peers;
 use super::slow_path::Work;
 use crate::channel::key::Key;
@@ -70,13 +73,13 @@ struct News {
 }
 
 impl Sessions {
-    pub(super) fn new(setup: &SessionSetup, mtu: u32, content: Content) -> Self {
+    pub(super) fn new(setup: &SessionSetup, mtu: u32, content: Content, offload: bool) -> Self {
         let config = TunnelConfig {
             private_key: (&setup.private_key).into(),
             ciphers: Ciphers { chacha: setup.chacha, aes: setup.aes },
             content,
             mtu: InnerMtu(mtu),
-            offload: false,
+            offload,
             extensions: setup.extensions,
             timing: Timing { rekey_after: setup.rekey_after },
         };
@@ -170,21 +173,31 @@ impl Sessions {
     }
 
     /// Sends what the tunnel has to send.
-    pub(super) fn transmit(&mut self, sockets: &[UdpSocket]) {
-        while let Some(transmit) = self.tunnel.poll_transmit() {
-            let Some(socket) = sockets.get(transmit.path.transport.0) else { continue };
-            let Some(destination) = destination(&transmit.path) else { continue };
-            let datagram = &transmit.datagram;
-            let Some(room) = self.batch.reserve(datagram.len()) else { continue };
-            room.copy_from_slice(datagram);
-            self.batch.commit(datagram.len(), &destination);
-            let outcome = socket.send(&mut self.batch);
-            if let Some(error) = outcome.error {
-                tracing::debug!("send to {}: {error}", transmit.path.remote);
+    pub(super) fn transmit(&mut self, sockets: &[UdpSocket], folders: &[Arc<Folder>]) {
+        while let Some(Transmit { path, datagram }) = self.tunnel.poll_transmit() {
+            match Way::of(&path) {
+                Way::Socket(place, destination) => {
+                    let Some(socket) = sockets.get(place) else { continue };
+                    self.send(socket, &destination, &datagram);
+                }
+                Way::Folder(place, side) => {
+                    let Some(folder) = folders.get(place) else { continue };
+                    folder.mail.post(side, &datagram);
+                }
             }
-            // What cannot leave now is sent again by its timer, or was never promised to arrive.
-            self.batch.clear();
         }
+    }
+
+    fn send(&mut self, socket: &UdpSocket, destination: &Destination, datagram: &[u8]) {
+        let Some(room) = self.batch.reserve(datagram.len()) else { return };
+        room.copy_from_slice(datagram);
+        self.batch.commit(datagram.len(), destination);
+        let outcome = socket.send(&mut self.batch);
+        if let Some(error) = outcome.error {
+            tracing::debug!("send to {}: {error}", destination.remote);
+        }
+        // What cannot leave now is sent again by its timer, or was never promised to arrive.
+        self.batch.clear();
     }
 
     /// What the supervisor is to be told now.

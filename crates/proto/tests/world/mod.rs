@@ -129,7 +129,11 @@ impl World {
         let packet = packet::make(source, to, self.packets);
         let sent = self.hosts[from].send(self.now, &packet);
         if let Some((path, datagram)) = sent {
-            self.put_on_wire(from, path.remote.socket_addr().unwrap(), datagram);
+            self.put_on_wire(
+                from,
+                path.remote.socket_addr().expect("a wire is one of UDP"),
+                datagram,
+            );
         }
         self.drain(from);
         self.packets
@@ -214,7 +218,11 @@ impl World {
     /// Sends what the host's tunnel has to send, and keeps what it has to tell.
     pub(crate) fn drain(&mut self, host: usize) {
         for transmit in self.hosts[host].drain(self.now) {
-            self.put_on_wire(host, transmit.path.remote.socket_addr().unwrap(), transmit.datagram);
+            self.put_on_wire(
+                host,
+                transmit.path.remote.socket_addr().expect("a wire is one of UDP"),
+                transmit.datagram,
+            );
         }
     }
 

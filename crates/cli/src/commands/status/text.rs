@@ -77,7 +77,7 @@ fn row(peer: &PeerStatus, now: Duration) -> [String; HEADER.len()] {
         |carried: Option<Carried>| or_none(carried.map(|carried| quantity::octets(carried.octets)));
     [
         peer.name.clone(),
-        or_none(peer.endpoint.map(|endpoint| endpoint.to_string())),
+        or_none(peer.endpoint.clone()),
         or_none(peer.latest_handshake.map(|handshake| age(handshake, now))),
         or_none(peer.key_exchange.clone()),
         or_none(peer.cipher.clone()),

@@ -11,7 +11,9 @@ use super::super::error::{Problems, Quoted};
 use super::super::prefix::{parse_interface_address, parse_loose_interface_prefix};
 use super::super::schema::{MAX_ADDRESSES, MAX_NAME_SERVERS, MAX_SEARCH_DOMAINS, NOT_SUPPORTED};
 use super::super::value::{MTU, parse_device_name, parse_key};
-use super::super::{CipherPolicy, InterfaceAddress, KeySource, Origin, REKEY_AFTER, Security};
+use super::super::{
+    CipherPolicy, InterfaceAddress, KeySource, Origin, POLL_MAX, REKEY_AFTER, Security,
+};
 use super::line::{Key, Section, Seen, Value, read_section};
 use super::{INTERFACE, listen};
 
@@ -164,6 +166,7 @@ impl Interface {
             rekey_after: REKEY_AFTER,
             fwmark: self.fwmark,
             busy_poll: None,
+            poll_max: POLL_MAX,
         }
     }
 

@@ -91,6 +91,7 @@ fn a_good_file_means_what_wg_quick_does() {
             rekey_after: REKEY_AFTER,
             fwmark: Some(51820),
             busy_poll: None,
+            poll_max: POLL_MAX,
         },
         network: Network {
             dns: vec!["10.0.0.53".parse().unwrap(), "fd00::53".parse().unwrap()],

@@ -68,6 +68,27 @@ const THREADS: &[libc::c_long] = &[
 const SURROUNDINGS: &[libc::c_long] =
     &[libc::SYS_clock_gettime, libc::SYS_gettimeofday, libc::SYS_getrandom];
 
+/// Files in shared folders, for a worker that has any; landlock(7) says which. A side that was removed makes its
+/// inbox again.
+const FILES: &[libc::c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_statx,
+    libc::SYS_fstat,
+    #[cfg(not(target_arch = "riscv64"))]
+    libc::SYS_newfstatat,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_fchmod,
+    libc::SYS_mkdirat,
+    libc::SYS_flock,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+];
+
 /// The end: descriptors are closed; a fault is told by the standard library's handler, which then gives the signal back
 /// its default; abort(3) does likewise. The signal to oneself is restricted further: [`own_signal`].
 const END: &[libc::c_long] =
@@ -85,16 +106,16 @@ pub(in crate::worker) enum FilterError {
 }
 
 /// Restricts all threads of the process. They must have been forbidden new privileges.
-pub(in crate::worker) fn apply() -> Result<(), FilterError> {
-    let program = program()?;
+pub(in crate::worker) fn apply(folders: bool) -> Result<(), FilterError> {
+    let program = program(folders)?;
     Ok(seccompiler::apply_filter_all_threads(&program)?)
 }
 
-fn program() -> Result<BpfProgram, FilterError> {
+fn program(folders: bool) -> Result<BpfProgram, FilterError> {
     let architecture =
         TargetArch::try_from(std::env::consts::ARCH).map_err(|_| FilterError::Architecture)?;
     let filter = SeccompFilter::new(
-        rules().map_err(seccompiler::Error::from)?,
+        rules(folders).map_err(seccompiler::Error::from)?,
         SeccompAction::KillProcess,
         SeccompAction::Allow,
         architecture,
@@ -105,8 +126,11 @@ fn program() -> Result<BpfProgram, FilterError> {
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-fn rules() -> Result<Rules, seccompiler::BackendError> {
-    let plain = [PACKETS, WAITING, MEMORY, THREADS, SURROUNDINGS, END].concat();
+fn rules(folders: bool) -> Result<Rules, seccompiler::BackendError> {
+    let mut plain = [PACKETS, WAITING, MEMORY, THREADS, SURROUNDINGS, END].concat();
+    if folders {
+        plain.extend(FILES);
+    }
     // A call without rules is allowed whatever its arguments.
     let mut rules: Rules = plain.into_iter().map(|call| (call, Vec::new())).collect();
     rules.extend(memory()?);
@@ -191,7 +215,7 @@ mod tests {
         });
         gate.wait();
         rustix::thread::set_no_new_privs(true).unwrap();
-        apply().unwrap();
+        apply(false).unwrap();
         gate.wait();
         let _ = thread.join();
         std::process::exit(ALIVE);

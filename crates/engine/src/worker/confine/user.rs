@@ -1,7 +1,9 @@
 //! The user that a worker becomes.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -19,6 +21,9 @@ pub(super) enum Refusal {
     /// It is root of a user namespace that has no other user.
     #[error("no other user is mapped")]
     Unmapped,
+    /// Who must be able to write into the shared folder is root.
+    #[error("the shared folder is root's")]
+    Root,
     /// The kernel refused.
     #[error(transparent)]
     Failed(#[from] Errno),
@@ -31,12 +36,21 @@ struct Account {
 }
 
 /// Becomes another user if this one is root. The process must have one thread: the kernel changes threads singly.
-pub(super) fn change() -> Result<(), Refusal> {
+///
+/// It becomes the owner of `folder`, if only that one may write there.
+pub(super) fn change(folder: Option<&OwnedFd>) -> Result<(), Refusal> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let account = account(&read("/etc/passwd")).unwrap_or(NOBODY);
+    let usual = || account(&read("/etc/passwd")).unwrap_or(NOBODY);
+    let account = match folder {
+        Some(folder) => owner(folder)?.unwrap_or_else(usual),
+        None => usual(),
+    };
+    if account.uid == 0 {
+        return Err(Refusal::Root);
+    }
     let is_mapped = maps(&read("/proc/self/uid_map"), account.uid)
         && maps(&read("/proc/self/gid_map"), account.gid);
     if !is_mapped {
@@ -47,6 +61,14 @@ pub(super) fn change() -> Result<(), Refusal> {
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
     Ok(())
+}
+
+/// Who owns the folder; none if everybody may write there.
+fn owner(folder: &OwnedFd) -> Result<Option<Account>, Errno> {
+    let stat = rustix::fs::fstat(folder)?;
+    let for_everybody = Mode::ROTH | Mode::WOTH | Mode::XOTH;
+    let is_everybody_s = Mode::from_raw_mode(stat.st_mode).contains(for_everybody);
+    Ok((!is_everybody_s).then_some(Account { uid: stat.st_uid, gid: stat.st_gid }))
 }
 
 /// The account for workers in a passwd(5) file; not one of root.

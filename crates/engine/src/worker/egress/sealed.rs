@@ -20,7 +20,7 @@ use wire::message::DATA_OVERHEAD;
 use wire::offload::{self, Segments};
 use wire::virtio::VirtioNetHdr;
 
-use super::{Outlet, destination};
+use super::{Gso, HEADROOM, Outlet, Way, framed};
 use crate::worker::clock;
 use crate::worker::lane::{Shared, content, link_layer};
 use crate::worker::slow_path::Full;
@@ -47,10 +47,11 @@ impl Sealed {
     pub(super) fn carry(
         &mut self,
         header: VirtioNetHdr,
-        packet: &mut [u8],
+        buffer: &mut [u8],
         outlet: &mut Outlet,
     ) -> Result<Option<Path>, DropReason> {
         let mode = outlet.shared.mode;
+        let packet = buffer.get_mut(HEADROOM..).ok_or(DropReason::Malformed)?;
         let directory = self.directory.load();
         let peer = directory.routing.route(content(mode), packet)?;
         let session = directory.session(peer).ok_or(DropReason::NoPeer)?;
@@ -59,6 +60,19 @@ impl Sealed {
             return stage(peer, header, packet, &outlet.shared).map(|()| None);
         };
         outlet.refuse_loop(packet, &path)?;
+        let way = Way::of(&path);
+        if goes_whole(&way, &keypair, header)
+            && let Some(frame) = framed(link_layer(mode), header, buffer)
+        {
+            let counter = keypair.reserve(1).ok_or(DropReason::NoSession)?;
+            let mut sealing = Sealing { keypair: &keypair, way, counter, octets: 0 };
+            sealing.seal(frame, 0, outlet);
+            if session.sent(self.now, &keypair, 1, sealing.octets, Sent::Data) {
+                outlet.shared.slow_path.look(peer);
+            }
+            return Ok(Some(path));
+        }
+        let packet = buffer.get_mut(HEADROOM..).ok_or(DropReason::Malformed)?;
         let unchecked = mode == Mode::Tun && keypair.features().contains(Features::UNCHECKED);
         let segments = match unchecked {
             true => offload::segment_unchecked(header, packet),
@@ -67,7 +81,7 @@ impl Sealed {
         let segments = segments.map_err(|_| DropReason::Malformed)?;
         let count = segments.count();
         let counter = keypair.reserve(count).ok_or(DropReason::NoSession)?;
-        let mut sealing = Sealing { keypair: &keypair, path: &path, counter, octets: 0 };
+        let mut sealing = Sealing { keypair: &keypair, way, counter, octets: 0 };
         match mode {
             Mode::Tun => sealing.packets(segments, outlet),
             Mode::Tap => sealing.frames(segments, &mut self.frame, outlet),
@@ -87,10 +101,18 @@ fn is_agreed(mode: Mode, keypair: &Keypair) -> bool {
         && (mode == Mode::Tun || keypair.features().contains(Features::ETHERNET))
 }
 
+/// Whether a super-packet goes as it is: into a folder, if the peer takes that.
+#[inline]
+fn goes_whole(way: &Way, keypair: &Keypair, header: VirtioNetHdr) -> bool {
+    matches!(way, Way::Folder(..))
+        && header.gso != Gso::None
+        && keypair.features().contains(Features::OFFLOAD)
+}
+
 /// The sealing of one packet's segments.
 struct Sealing<'a> {
     keypair: &'a Keypair,
-    path: &'a Path,
+    way: Way,
     counter: u64,
     octets: usize,
 }
@@ -98,7 +120,6 @@ struct Sealing<'a> {
 impl Sealing<'_> {
     fn packets(&mut self, mut segments: Segments<'_>, outlet: &mut Outlet) {
         let mtu = outlet.shared.mtu();
-        let Some(destination) = destination(self.path) else { return };
         while let Some(segment) = segments.next() {
             // A checksum that is to stand in the first octet would make a control frame of a packet.
             if !matches!(frame::kind(segment), Kind::Packet | Kind::Unchecked) {
@@ -106,34 +127,26 @@ impl Sealing<'_> {
                 self.counter += 1;
                 continue;
             }
-            self.seal(segment, padding(segment.len(), mtu), &destination, outlet);
+            self.seal(segment, padding(segment.len(), mtu), outlet);
         }
     }
 
     /// Frames are not padded: their length stands nowhere else.
     fn frames(&mut self, mut segments: Segments<'_>, room: &mut Vec<u8>, outlet: &mut Outlet) {
-        let Some(destination) = destination(self.path) else { return };
         while let Some(segment) = segments.next() {
             room.clear();
             room.push(frame::ETHERNET);
             room.extend_from_slice(segment);
-            self.seal(room, 0, &destination, outlet);
+            self.seal(room, 0, outlet);
         }
     }
 
     #[inline]
-    fn seal(
-        &mut self,
-        plaintext: &[u8],
-        padding: usize,
-        destination: &transport::udp::Destination,
-        outlet: &mut Outlet,
-    ) {
+    fn seal(&mut self, plaintext: &[u8], padding: usize, outlet: &mut Outlet) {
         let len = DATA_OVERHEAD + plaintext.len() + padding;
         let (keypair, counter) = (self.keypair, self.counter);
-        let written = outlet.datagram(self.path, destination, len, |room| {
-            keypair.seal(counter, plaintext, padding, room)
-        });
+        let written =
+            outlet.message(&self.way, len, |room| keypair.seal(counter, plaintext, padding, room));
         if written {
             self.octets += len;
         } else {

@@ -1,10 +1,13 @@
 //! Datagrams that are packets as they are.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
+use proto::mtu::Content;
 use proto::{DropReason, Path, PeerIndex, PeerTable, Sender, TransportIndex, inner};
 use transport::udp::{Message, RecvBatch};
+use wire::frame;
 use wire::offload::Coalescer;
 
 use super::{is_truncated, path};
@@ -40,6 +43,25 @@ impl Plain {
         }
     }
 
+    /// The same with the records of a file, all from one side of a folder. There each is a frame, so that a super-packet
+    /// can be told from a packet.
+    pub(super) fn carry_records(
+        &mut self,
+        shared: &Shared,
+        path: &Path,
+        records: impl ExactSizeIterator<Item = Range<usize>>,
+        arena: &[u8],
+        coalescer: &mut Coalescer,
+    ) {
+        let Some(peer) = self.sender_at(shared, path, records.len()) else { return };
+        let table = self.peers.load();
+        for record in records {
+            if let Err(reason) = pass(shared, table, peer, arena, record, coalescer) {
+                shared.counters.dropped(reason, 1);
+            }
+        }
+    }
+
     /// Which peer sent `message`, and the table that says so; counts it as dropped if none did.
     fn sender(
         &mut self,
@@ -50,23 +72,24 @@ impl Plain {
         if is_truncated(shared, message) {
             return None;
         }
-        let datagrams = || message.datagrams().count();
         let path = path(socket, &message.origin);
-        let peer = match self.peers.load().sender(&path.remote) {
-            Sender::Peer(peer) if self.peers.load().path(peer) == Some(&path) => peer,
-            Sender::Peer(peer) | Sender::First(peer) => {
-                if !self.follow(shared, peer, path) {
-                    shared.counters.dropped(DropReason::Stranger, datagrams());
-                    return None;
-                }
-                peer
-            }
-            Sender::Stranger => {
-                shared.counters.dropped(DropReason::Stranger, datagrams());
-                return None;
-            }
-        };
+        let peer = self.sender_at(shared, &path, message.datagrams().count())?;
         Some((peer, self.peers.load()))
+    }
+
+    /// Which peer is at `path`; counts what it sent as dropped if none is.
+    fn sender_at(&mut self, shared: &Shared, path: &Path, count: usize) -> Option<PeerIndex> {
+        let table = self.peers.load();
+        let sender = match table.sender(&path.remote) {
+            Sender::Peer(peer) if table.path(peer) == Some(path) => return Some(peer),
+            Sender::Peer(peer) | Sender::First(peer) => Some(peer),
+            Sender::Stranger => None,
+        };
+        let peer = sender.filter(|&peer| self.follow(shared, peer, *path));
+        if peer.is_none() {
+            shared.counters.dropped(DropReason::Stranger, count);
+        }
+        peer
     }
 
     /// Publishes `path` as the way to `peer`; false if another sender was first.
@@ -86,5 +109,43 @@ impl Plain {
             shared.slow_path.path_learned();
         }
         true
+    }
+}
+
+/// Passes on what is in a record.
+fn pass(
+    shared: &Shared,
+    table: &PeerTable,
+    peer: PeerIndex,
+    arena: &[u8],
+    record: Range<usize>,
+    coalescer: &mut Coalescer,
+) -> Result<(), DropReason> {
+    let octets = arena.get(record.clone()).ok_or(DropReason::Malformed)?;
+    let content = content(shared.mode);
+    let admit = |packet: &Range<usize>| {
+        let octets = arena.get(packet.clone()).ok_or(DropReason::Malformed)?;
+        inner::admit(table, content, peer, octets)
+    };
+    match (frame::kind(octets), content) {
+        (frame::Kind::Packet, Content::Packet) => {
+            admit(&record)?;
+            coalescer.push(arena, record);
+            Ok(())
+        }
+        (frame::Kind::Ethernet, Content::Frame) => {
+            let frame = record.start + 1..record.end;
+            admit(&frame)?;
+            coalescer.push(arena, frame);
+            Ok(())
+        }
+        (frame::Kind::Offload, _) => {
+            let header = frame::parse_offload(octets).ok_or(DropReason::FrameMalformed)?;
+            let packet = record.start + frame::OFFLOAD_HEADER_LEN..record.end;
+            admit(&packet)?;
+            let pushed = coalescer.push_whole(arena, packet, header);
+            pushed.map_err(|_| DropReason::FrameMalformed)
+        }
+        _ => Err(DropReason::UnknownFrame),
     }
 }

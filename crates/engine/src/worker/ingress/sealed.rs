@@ -53,10 +53,7 @@ impl Sealed {
         batch: &mut RecvBatch,
         coalescer: &mut Coalescer,
     ) {
-        let directory = &**self.directory.load();
-        let now = clock::now();
-        let extensions = self.extensions;
-        let mut opening = Opening { shared, directory, extensions, now, coalescer, run: None };
+        let mut opening = self.opening(shared, coalescer);
         let (messages, arena) = batch.split();
         for message in messages {
             if is_truncated(shared, &message) {
@@ -70,6 +67,30 @@ impl Sealed {
             }
             opening.end_run();
         }
+    }
+
+    /// The same with the records of a file, all from one side of a folder.
+    pub(super) fn carry_records(
+        &mut self,
+        shared: &Shared,
+        path: &Path,
+        records: impl Iterator<Item = Range<usize>>,
+        arena: &mut [u8],
+        coalescer: &mut Coalescer,
+    ) {
+        let mut opening = self.opening(shared, coalescer);
+        for record in records {
+            if let Err(reason) = opening.take(arena, record, path) {
+                shared.counters.dropped(reason, 1);
+            }
+        }
+        opening.end_run();
+    }
+
+    fn opening<'a>(&'a mut self, shared: &'a Shared, coalescer: &'a mut Coalescer) -> Opening<'a> {
+        let (extensions, now) = (self.extensions, clock::now());
+        let directory = &**self.directory.load();
+        Opening { shared, directory, extensions, now, coalescer, run: None }
     }
 }
 
@@ -182,6 +203,7 @@ impl Opening<'_> {
             (frame::Kind::Ethernet, Content::Frame) => {
                 (content, false, plaintext.start + 1..plaintext.end)
             }
+            (frame::Kind::Offload, _) => return self.pass_whole(arena, plaintext),
             (frame::Kind::Unknown | frame::Kind::Keepalive, _) => {
                 return Err(DropReason::UnknownFrame);
             }
@@ -194,6 +216,18 @@ impl Opening<'_> {
         }
         self.coalescer.push(arena, packet);
         Ok(())
+    }
+
+    /// Passes on a packet that a device has said something of.
+    fn pass_whole(&mut self, arena: &[u8], frame: Range<usize>) -> Result<(), DropReason> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let octets = arena.get(frame.clone()).ok_or(DropReason::Malformed)?;
+        let header = frame::parse_offload(octets).ok_or(DropReason::FrameMalformed)?;
+        let packet = frame.start + frame::OFFLOAD_HEADER_LEN..frame.end;
+        let octets = arena.get(packet.clone()).ok_or(DropReason::FrameMalformed)?;
+        self.directory.routing.admit(content(self.shared.mode), run.found.peer(), octets)?;
+        let pushed = self.coalescer.push_whole(arena, packet, header);
+        pushed.map_err(|_| DropReason::FrameMalformed)
     }
 }
 

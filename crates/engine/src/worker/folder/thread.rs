@@ -1,0 +1,126 @@
+//! The thread of a folder: it takes what comes in, and puts in what the first thread has to say.
+//!
+//! It waits for three things at once: inotify's announcements, mail, and the end; and looks into the folder by itself when
+//! the reader says so, since nobody announces what another machine has written. Whatever the folder refuses is
+//! said once, until it works again.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags};
+use transport::spool::{Fault, OpenError, Reader, Writer};
+
+use super::Folder;
+use crate::poll::poll_until;
+use crate::with_causes::WithCauses;
+use crate::worker::ingress::folder::FolderIngress;
+use crate::worker::lane::Ended;
+use crate::worker::stop::Stop;
+
+/// The stream of the folder's thread; lanes have those from 0 on.
+const STREAM: u8 = u8::MAX;
+
+/// Serves a folder.
+pub(crate) struct FolderThread {
+    folder: Arc<Folder>,
+    reader: Reader,
+    writer: Writer,
+    ingress: FolderIngress,
+    stop: Arc<Stop>,
+    complaint: Option<String>,
+}
+
+impl FolderThread {
+    pub(crate) fn new(
+        folder: Arc<Folder>,
+        ingress: FolderIngress,
+        stop: Arc<Stop>,
+    ) -> Result<Self, OpenError> {
+        let reader = folder.spool.reader(super::now())?;
+        let taken = || OpenError::Unfit {
+            operation: "write",
+            source: io::Error::from(io::ErrorKind::ResourceBusy),
+        };
+        let writer = folder.spool.writer(STREAM).ok_or_else(taken)?;
+        Ok(Self { folder, reader, writer, ingress, stop, complaint: None })
+    }
+
+    /// Carries what comes in until the end has come or the device is gone.
+    pub(crate) fn run(mut self) -> Ended {
+        match self.serve() {
+            Ok(()) => Ended::Stopped,
+            Err(ended) => ended,
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Ended> {
+        while !self.stop.is_set() {
+            self.deliver_mail();
+            match self.reader.recv(self.ingress.batch(), super::now()) {
+                Ok(0) => self.wait()?,
+                Ok(_) => {
+                    self.ingress.carry()?;
+                    self.settle();
+                }
+                Err(fault) => self.handle_fault(fault)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), Ended> {
+        let pause = self.reader.next_look().saturating_sub(super::now());
+        if pause.is_zero() {
+            return Ok(());
+        }
+        let mut fds = [self.reader.as_fd(), self.folder.mail.as_fd(), self.stop.as_fd()]
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        poll_until(&mut fds, Some(Instant::now() + pause)).map_err(Ended::Failed)?;
+        Ok(())
+    }
+
+    /// Puts what the first thread has to say into the folder.
+    fn deliver_mail(&mut self) {
+        for (to, message) in self.folder.mail.take() {
+            for side in self.folder.find(to) {
+                let Some(room) = self.writer.reserve(&side, message.len()) else { continue };
+                room.copy_from_slice(&message);
+                self.writer.commit(message.len());
+                let outcome = self.writer.publish(super::now());
+                if let Some(fault) = outcome.error {
+                    self.complain(&fault);
+                }
+                // What cannot be left now is said again, or was never promised to arrive.
+                self.writer.clear();
+            }
+        }
+    }
+
+    fn handle_fault(&mut self, fault: Fault) -> Result<(), Ended> {
+        self.complain(&fault);
+        if matches!(fault, Fault::InboxGone(_))
+            && let Err(error) = self.reader.renew(super::now())
+        {
+            self.complain(&error);
+        }
+        self.wait()
+    }
+
+    /// Says what is wrong, once.
+    fn complain(&mut self, error: &dyn std::error::Error) {
+        let complaint = format!("folder {}: {}", self.folder.name, WithCauses(error));
+        if self.complaint.as_ref() != Some(&complaint) {
+            tracing::warn!("{complaint}");
+            self.complaint = Some(complaint);
+        }
+    }
+
+    /// Says that it works again, if it did not.
+    fn settle(&mut self) {
+        if self.complaint.take().is_some() {
+            tracing::info!("folder {} works again", self.folder.name);
+        }
+    }
+}

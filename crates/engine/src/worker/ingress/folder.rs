@@ -1,0 +1,57 @@
+//! What comes out of a folder: the records of one file at a time.
+
+use std::sync::Arc;
+
+use device::Queue;
+use proto::{Path, TransportIndex};
+use transport::spool::RecvBatch;
+use wire::offload::Accepts;
+
+use super::Decapsulation;
+use super::delivery::Delivery;
+use crate::worker::folder;
+use crate::worker::lane::{Ended, Shared};
+
+/// The way in from one folder.
+pub(crate) struct FolderIngress {
+    shared: Shared,
+    folder: TransportIndex,
+    decapsulation: Decapsulation,
+    batch: RecvBatch,
+    delivery: Delivery,
+}
+
+impl FolderIngress {
+    pub(crate) fn new(
+        shared: Shared,
+        folder: TransportIndex,
+        queue: Arc<Queue>,
+        accepts: Accepts,
+    ) -> Self {
+        let decapsulation = Decapsulation::new(&shared.peers);
+        let delivery = Delivery::new(&shared, queue, accepts);
+        Self { shared, folder, decapsulation, batch: RecvBatch::new(), delivery }
+    }
+
+    /// Where records are received into.
+    pub(crate) fn batch(&mut self) -> &mut RecvBatch {
+        &mut self.batch
+    }
+
+    /// Judges, joins and delivers the records in the batch.
+    pub(crate) fn carry(&mut self) -> Result<(), Ended> {
+        let Some(remote) = self.batch.from().and_then(folder::remote) else { return Ok(()) };
+        let path = Path { transport: self.folder, remote, local: None };
+        let (shared, coalescer) = (&self.shared, &mut self.delivery.coalescer);
+        let (records, arena) = self.batch.split();
+        match &mut self.decapsulation {
+            Decapsulation::Plain(plain) => {
+                plain.carry_records(shared, &path, records, arena, coalescer);
+            }
+            Decapsulation::Sealed(sealed) => {
+                sealed.carry_records(shared, &path, records, arena, coalescer);
+            }
+        }
+        self.delivery.deliver(&self.shared, arena)
+    }
+}
