@@ -120,7 +120,7 @@ fn serve(mut channel: Channel<BorrowedFd<'static>>) -> Result<Exit, Failure> {
     };
     let folders = setup.queues + setup.sockets.len();
     let mut confinement =
-        confine::privileges(inherited, descriptors.get(folders..).unwrap_or_default());
+        confine::privileges(&inherited, descriptors.get(folders..).unwrap_or_default());
     let slow_path = Arc::new(SlowPath::new().map_err(Failure::Wait)?);
     let mtu = Arc::new(AtomicU32::new(setup.mtu));
     let carriage = Carriage::new(&mut setup);
@@ -178,7 +178,7 @@ fn ending(error: CrewError) -> Ending {
             Ending::Failed { text: format!("{operation}: {cause}") }
         }
         CrewError::Folder { folder, cause } => {
-            Ending::Failed { text: format!("folder {folder}: {}", WithCauses(&cause)) }
+            Ending::Failed { text: format!("folder {folder}: {}", WithCauses(&*cause)) }
         }
     }
 }

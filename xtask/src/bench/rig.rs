@@ -4,7 +4,8 @@
 //!   host A                                   host B
 //!   eth0   10.1.0.1/24 ------ wire --------- eth0   10.1.0.2/24     bare
 //!   vxlan0 10.8.0.1/24 - - VXLAN in UDP - -  vxlan0 10.8.0.2/24     vxlan
-//!   adit0  10.9.0.1/24 - - packets in UDP -  adit0  10.9.0.2/24     all of adit
+//!   adit0  10.9.0.1/24 - - packets in UDP -  adit0  10.9.0.2/24     all of adit but
+//!   adit0  10.9.0.1/24 - - files - - - - - - adit0  10.9.0.2/24     through a folder
 //!   wg0    10.10.0.1/24  - WireGuard - - -   wg0    10.10.0.2/24    wireguard-go
 //! ```
 //!
@@ -15,6 +16,7 @@ mod configuration;
 mod keys;
 mod wireguard_go;
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The name of the VXLAN device in both hosts.
 const VXLAN: &str = "vxlan0";
 
+/// A file system in memory.
+const MEMORY: &str = "/dev/shm";
+
 /// The port of WireGuard in both hosts.
 const WIREGUARD_PORT: u16 = 51820;
 
@@ -52,7 +57,11 @@ pub(super) enum Way {
     AditPolling,
     /// adit encrypting as it does between two of its kind, by AES-256-GCM.
     AditAes,
-    /// The same, with many other peers.
+    /// The same through a folder in memory, and nothing else.
+    AditSpool,
+    /// The same through a folder on the disk of the target directory.
+    AditSpoolDisk,
+    /// As between two of its kind over UDP, with many other peers.
     AditPeers,
     /// adit as it is towards others: the protocol of WireGuard and nothing else.
     AditStock,
@@ -78,12 +87,14 @@ pub(super) struct Track<'a> {
 
 impl Way {
     /// All ways, in the order of their turns.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Bare,
         Self::Vxlan,
         Self::Adit,
         Self::AditPolling,
         Self::AditAes,
+        Self::AditSpool,
+        Self::AditSpoolDisk,
         Self::AditPeers,
         Self::AditStock,
         Self::WireguardGo,
@@ -100,6 +111,8 @@ impl Way {
             Self::Adit => "adit",
             Self::AditPolling => "adit-polling",
             Self::AditAes => "adit-aes",
+            Self::AditSpool => "adit-spool",
+            Self::AditSpoolDisk => "adit-spool-disk",
             Self::AditPeers => "adit-peers",
             Self::AditStock => "adit-stock",
             Self::WireguardGo => "wireguard-go",
@@ -132,7 +145,10 @@ impl Rig {
         let mut tunnels = Vec::new();
         for (host, number) in self.hosts.hosts().into_iter().zip([1, 2]) {
             tunnels.extend(match self.security(way) {
-                Some(security) => Some(self.tunnel(host, number, security)?),
+                Some(security) => {
+                    let spool = self.spool(way)?;
+                    Some(self.tunnel(host, number, security, spool.as_deref())?)
+                }
                 None if way == Way::WireguardGo => {
                     Some(wireguard_go::start(host, &self.folder(), number, &self.keys)?)
                 }
@@ -149,7 +165,9 @@ impl Rig {
             Way::Bare | Way::Vxlan | Way::WireguardGo => None,
             Way::Adit => Some(Security::None { busy_poll: None }),
             Way::AditPolling => Some(Security::None { busy_poll: Some("50us") }),
-            Way::AditAes => Some(Security::Wireguard { keys, extensions: true, peers: 1 }),
+            Way::AditAes | Way::AditSpool | Way::AditSpoolDisk => {
+                Some(Security::Wireguard { keys, extensions: true, peers: 1 })
+            }
             Way::AditPeers => {
                 Some(Security::Wireguard { keys, extensions: true, peers: self.peers })
             }
@@ -158,10 +176,16 @@ impl Rig {
     }
 
     /// Starts adit in a host and waits until its tunnel is up.
-    fn tunnel(&self, host: &Host, number: u8, security: Security<'_>) -> Result<Process, Failure> {
+    fn tunnel(
+        &self,
+        host: &Host,
+        number: u8,
+        security: Security<'_>,
+        spool: Option<&Path>,
+    ) -> Result<Process, Failure> {
         let name = ["a", "b"][usize::from(number) - 1];
         let folder = self.folder();
-        let file = Configuration { number, security }.write(&folder, name)?;
+        let file = Configuration { number, security, spool }.write(&folder, name)?;
         let mut command = Command::new(&self.adit);
         // Journals of namespaces that vanish have no place among those of the machine.
         command.arg("up").arg(file).env("RUNTIME_DIRECTORY", folder);
@@ -170,9 +194,32 @@ impl Rig {
         Ok(process)
     }
 
+    /// The folder that both hosts share, made if need be; `None` for a way without.
+    fn spool(&self, way: Way) -> Result<Option<PathBuf>, Failure> {
+        let folder = match way {
+            Way::AditSpool => Path::new(MEMORY).join(format!("adit-bench-{}", std::process::id())),
+            Way::AditSpoolDisk => self.folder().join("spool"),
+            _ => return Ok(None),
+        };
+        fs::create_dir_all(&folder)
+            .map_err(|error| Failure::of(format!("make {}", folder.display()), error))?;
+        Ok(Some(folder))
+    }
+
     /// Where configurations are written.
     fn folder(&self) -> PathBuf {
         self.adit.parent().unwrap_or_else(|| Path::new(".")).join("bench")
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for way in [Way::AditSpool, Way::AditSpoolDisk] {
+            if let Ok(Some(folder)) = self.spool(way) {
+                // It is this run's own, and so is what killed tunnels have left there.
+                let _ = fs::remove_dir_all(folder);
+            }
+        }
     }
 }
 

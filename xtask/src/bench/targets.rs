@@ -26,7 +26,7 @@ enum Wanted {
 
 use Wanted::{Above, Limit, Share, Times};
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 14] = [
     Target::of(Way::Adit, Metric::Tcp1, Share(0.5, Way::Vxlan)),
     Target::of(Way::Adit, Metric::Small, Share(0.5, Way::Vxlan)),
     Target::of(Way::Adit, Metric::PingMedian, Above(130.0, Way::Bare)),
@@ -35,6 +35,9 @@ const TARGETS: [Target; 11] = [
     Target::of(Way::Adit, Metric::PeakMemory, Limit(32.0)),
     Target::of(Way::AditAes, Metric::Tcp1, Share(0.4, Way::Vxlan)),
     Target::of(Way::AditAes, Metric::CpuPerGigabit, Limit(0.20)),
+    Target::of(Way::AditSpool, Metric::Tcp1, Share(0.5, Way::AditAes)),
+    Target::of(Way::AditSpool, Metric::PingMedian, Limit(300.0)),
+    Target::of(Way::AditSpoolDisk, Metric::Tcp1, Share(0.25, Way::AditSpool)),
     Target::of(Way::AditPeers, Metric::CpuPerPacket, Times(1.1, Way::AditAes)),
     Target::of(Way::AditStock, Metric::Tcp1, Share(10.0, Way::WireguardGo)),
     Target::of(Way::AditStock, Metric::CpuPerGigabit, Limit(0.32)),

@@ -62,7 +62,7 @@ pub(super) fn before_secrets() -> Vec<String> {
 }
 
 /// Puts up every wall but the last one. The process must have one thread. Of all files it keeps those in `folders`.
-pub(super) fn privileges(inherited: Vec<String>, folders: &[OwnedFd]) -> Confinement {
+pub(super) fn privileges(inherited: &[String], folders: &[OwnedFd]) -> Confinement {
     let mut confinement = Confinement::default();
     let missing = &mut confinement.missing;
     if !inherited.is_empty() {

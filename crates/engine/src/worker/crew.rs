@@ -44,7 +44,7 @@ pub(super) enum CrewError {
         /// Which.
         folder: String,
         /// Why.
-        cause: OpenError,
+        cause: Box<OpenError>,
     },
 }
 
@@ -241,7 +241,7 @@ fn open_folders(setup: &Setup, descriptors: Vec<OwnedFd>) -> Result<Arc<[Arc<Fol
 }
 
 fn unfit(folder: &str) -> impl Fn(OpenError) -> CrewError {
-    move |cause| CrewError::Folder { folder: folder.to_owned(), cause }
+    move |cause| CrewError::Folder { folder: folder.to_owned(), cause: cause.into() }
 }
 
 fn failed(operation: &'static str) -> impl Fn(io::Error) -> CrewError {

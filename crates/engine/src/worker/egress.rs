@@ -223,7 +223,7 @@ impl Outlet {
 
 /// Puts the first octets of a frame before the packet in a read buffer, which follows what the device says of it, if
 /// the packet can travel as it is.
-fn framed<'a>(link: LinkLayer, header: VirtioNetHdr, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+fn framed(link: LinkLayer, header: VirtioNetHdr, buffer: &mut [u8]) -> Option<&[u8]> {
     let (head, packet) = buffer.split_first_chunk_mut::<HEADROOM>()?;
     let header = offload::whole(link, header, packet).ok()?;
     *head = frame::emit_offload(&header);

@@ -18,6 +18,8 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
 pub(super) struct Configuration<'a> {
     pub(super) number: u8,
     pub(super) security: Security<'a>,
+    /// The folder that packets go through, in place of UDP.
+    pub(super) spool: Option<&'a Path>,
 }
 
 /// How packets are protected.
@@ -55,7 +57,7 @@ impl Configuration<'_> {
     }
 
     fn text(&self) -> String {
-        let Self { number, security } = self;
+        let Self { number, security, .. } = self;
         let (port, local, peers) = match security {
             Security::None { busy_poll } => {
                 let polling = busy_poll.map(|time| format!("busy-poll = \"{time}\"\n"));
@@ -80,18 +82,28 @@ name = \"adit0\"
 addresses = [\"10.9.0.{number}/24\", \"10.127.255.{number}/10\"]
 
 [local]
-listen = [\"udp://10.1.0.{number}:{port}\"]
+listen = [\"{}\"]
 {local}
-{peers}"
+{peers}",
+            self.endpoint(*number, port)
         )
+    }
+
+    /// Where the host `number` is.
+    fn endpoint(&self, number: u8, port: u16) -> String {
+        match self.spool {
+            Some(folder) => format!("spool://{}", folder.display()),
+            None => format!("udp://10.1.0.{number}:{port}"),
+        }
     }
 
     fn other_peer(&self, port: u16, key: &str) -> String {
         let other = 3 - self.number;
+        let endpoint = self.endpoint(other, port);
         format!(
             "[[peer]]
 name = \"other\"
-{key}endpoints = [\"udp://10.1.0.{other}:{port}\"]
+{key}endpoints = [\"{endpoint}\"]
 allowed-ips = [\"10.9.0.{other}/32\"]
 "
         )
@@ -129,7 +141,7 @@ mod tests {
             public: public.to_owned(),
         });
         let security = Security::Wireguard { keys: &keys, extensions: true, peers: 300 };
-        let text = Configuration { number: 2, security }.text();
+        let text = Configuration { number: 2, security, spool: None }.text();
         assert_eq!(text.matches("[[peer]]").count(), 300);
         assert_eq!(text.matches("endpoints = [\"udp://10.1.0.1:51820\"]").count(), 1);
         assert_eq!(text.matches("public-key = \"A\"").count(), 1);

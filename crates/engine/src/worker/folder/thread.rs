@@ -64,7 +64,7 @@ impl FolderThread {
                     self.ingress.carry()?;
                     self.settle();
                 }
-                Err(fault) => self.handle_fault(fault)?,
+                Err(fault) => self.handle_fault(&fault)?,
             }
         }
         Ok(())
@@ -98,8 +98,8 @@ impl FolderThread {
         }
     }
 
-    fn handle_fault(&mut self, fault: Fault) -> Result<(), Ended> {
-        self.complain(&fault);
+    fn handle_fault(&mut self, fault: &Fault) -> Result<(), Ended> {
+        self.complain(fault);
         if matches!(fault, Fault::InboxGone(_))
             && let Err(error) = self.reader.renew(super::now())
         {
