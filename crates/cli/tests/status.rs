@@ -47,7 +47,7 @@ impl Drop for Runtime {
 fn status(tunnel: &str) -> Value {
     json!({
         "tunnel": tunnel, "device": "adit0", "mode": "tun", "mtu": 1420, "listen": ["0.0.0.0:4740"],
-        "fwmark": null, "security": "none", "public_key": null, "up_for_seconds": 61, "peers": [],
+        "folders": [], "fwmark": null, "security": "none", "public_key": null, "up_for_seconds": 61, "peers": [],
         "traffic": {
             "out": {"packets": 1, "octets": 60, "drops": {"no_endpoint": 2}},
             "back": {"packets": 0, "octets": 0, "drops": {}},

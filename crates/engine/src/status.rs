@@ -32,6 +32,9 @@ pub struct TunnelStatus {
     /// Where datagrams are received.
     #[serde(default)]
     pub listen: Vec<SocketAddr>,
+    /// The folders that are shared with peers.
+    #[serde(default)]
+    pub folders: Vec<FolderStatus>,
     /// The mark of the datagrams that are sent (`SO_MARK` of socket(7)); `None` for none.
     #[serde(default)]
     pub fwmark: Option<u32>,
@@ -53,6 +56,34 @@ pub struct TunnelStatus {
     /// What became of handshakes since the tunnel is up.
     #[serde(default)]
     pub handshakes: Handshakes,
+}
+
+/// A shared folder at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderStatus {
+    /// Its path.
+    pub folder: String,
+    /// The kind of its file system.
+    #[serde(default)]
+    pub filesystem: String,
+    /// Whether it works.
+    #[serde(default)]
+    pub up: bool,
+    /// Files for other sides that these have not taken yet.
+    #[serde(default)]
+    pub outstanding_files: u64,
+    /// Octets of these files.
+    #[serde(default)]
+    pub outstanding_octets: u64,
+    /// How long the oldest of them has been there, in milliseconds.
+    #[serde(default)]
+    pub oldest_milliseconds: u64,
+    /// Messages that could not be left there.
+    #[serde(default)]
+    pub dropped: u64,
+    /// What was found and not taken, by reason ("foreign", "torn"); only reasons that have occurred.
+    #[serde(default)]
+    pub skipped: BTreeMap<String, u64>,
 }
 
 /// A peer at one moment.
@@ -257,6 +288,7 @@ mod tests {
             mode: Mode::Tun,
             mtu: Some(1420),
             listen: vec!["0.0.0.0:4740".parse().unwrap()],
+            folders: Vec::new(),
             fwmark: Some(7),
             security: Security::Wireguard,
             public_key: Some("HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=".into()),

@@ -337,6 +337,7 @@ impl Supervisor {
                 | ToSupervisor::Started
                 | ToSupervisor::Sessions(_)
                 | ToSupervisor::Handshakes(_)
+                | ToSupervisor::Folders(_)
                 | ToSupervisor::Traffic(_) => {}
             }
         }

@@ -376,6 +376,10 @@ impl Worker {
                 self.channel.send(&entries)?;
             }
         }
+        if !self.crew.folders().is_empty() {
+            let folders = self.crew.folders().iter().map(|folder| folder.status()).collect();
+            self.channel.send(&ToSupervisor::Folders(folders))?;
+        }
         self.channel.send(&ToSupervisor::Traffic(Box::new(totals)))
     }
 }

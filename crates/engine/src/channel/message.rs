@@ -6,7 +6,7 @@
 //!                            <-------    Confined, Started
 //!                            <-------    PathLearned, Roamed, Unanswered, whenever that happens
 //!   Peers, Path, Mtu, Report ------->
-//!                            <-------    Handshakes, Sessions as many as it takes, Traffic, for each Report
+//!                            <-------    Handshakes, Sessions as many as it takes, Folders, Traffic, for each Report
 //!   Stop                     ------->
 //!                            <-------    Traffic; Ended, if nobody asked it to; then the end of the stream
 //! ```
@@ -27,7 +27,7 @@ use wire::offload::Accepts;
 
 use super::key::{Key, Secret};
 use crate::metrics::Totals;
-use crate::status::Handshakes;
+use crate::status::{FolderStatus, Handshakes};
 
 /// What a worker carries, and how. The descriptors that come along are those of the queues,
 /// then those of the sockets, then those of the folders.
@@ -166,6 +166,8 @@ pub(crate) enum ToSupervisor {
     Sessions(Vec<SessionEntry>),
     /// What became of handshakes since its start.
     Handshakes(Handshakes),
+    /// How it stands with the folders.
+    Folders(Vec<FolderStatus>),
     /// What was carried since its start.
     Traffic(Box<Totals>),
     /// It ends by itself.

@@ -131,6 +131,7 @@ fn status(peers: usize) -> TunnelStatus {
         mode: Mode::Tun,
         mtu: Some(1420),
         listen: Vec::new(),
+        folders: Vec::new(),
         fwmark: None,
         security: Security::Wireguard,
         public_key: None,

@@ -31,7 +31,7 @@ use crate::channel::message::{
 };
 use crate::channel::{self, Arrival, Channel, ChannelError};
 use crate::metrics::Totals;
-use crate::status::Handshakes;
+use crate::status::{FolderStatus, Handshakes};
 use crate::with_causes::WithCauses;
 use crate::worker::confine::ENVIRONMENT;
 use crate::worker::sessions::PEERS_A_MESSAGE;
@@ -110,6 +110,7 @@ pub(crate) struct Report {
     pub(crate) totals: Totals,
     pub(crate) sessions: Vec<SessionEntry>,
     pub(crate) handshakes: Handshakes,
+    pub(crate) folders: Vec<FolderStatus>,
 }
 
 impl Report {
@@ -281,6 +282,7 @@ impl Carrier {
                     ToSupervisor::Traffic(traffic) => totals = Some(*traffic),
                     ToSupervisor::Sessions(entries) => report.sessions.extend(entries),
                     ToSupervisor::Handshakes(counters) => report.handshakes = counters,
+                    ToSupervisor::Folders(folders) => report.folders = folders,
                     other => others.push(other),
                 }
             }
@@ -326,6 +328,10 @@ impl Carrier {
                     return Err(Misbehaviour::Path);
                 }
                 ToSupervisor::Roamed(roamed)
+            }
+            ToSupervisor::Folders(folders) => {
+                let folders = folders.iter().take(self.folders);
+                ToSupervisor::Folders(folders.map(legible_folder).collect())
             }
             ToSupervisor::Ended(Ending::Failed { text }) => {
                 ToSupervisor::Ended(Ending::Failed { text: legible(&text) })
@@ -443,7 +449,9 @@ impl Allowance {
             ToSupervisor::Ended(_) => &mut self.ended,
             ToSupervisor::Traffic(_) => &mut self.traffic,
             ToSupervisor::PathLearned { .. } => &mut self.paths,
-            ToSupervisor::Sessions(_) | ToSupervisor::Handshakes(_) => &mut self.sessions,
+            ToSupervisor::Sessions(_) | ToSupervisor::Handshakes(_) | ToSupervisor::Folders(_) => {
+                &mut self.sessions
+            }
             ToSupervisor::Roamed(_) | ToSupervisor::Unanswered(_) => &mut self.news,
         };
         let allowed = *left > 0;
@@ -455,9 +463,20 @@ impl Allowance {
 /// How many seconds' news may come at once.
 const NEWS_AHEAD: usize = 8;
 
-/// How many messages it takes to tell of so many peers, and of what is theirs together.
+/// How many messages it takes to tell of so many peers, of what is theirs together, and of folders.
 fn messages(peers: usize) -> usize {
-    peers.div_ceil(PEERS_A_MESSAGE) + 1
+    peers.div_ceil(PEERS_A_MESSAGE) + 2
+}
+
+/// What is said of a folder, fit for a terminal.
+fn legible_folder(status: &FolderStatus) -> FolderStatus {
+    let skipped = status.skipped.iter().map(|(reason, times)| (legible(reason), *times));
+    FolderStatus {
+        folder: legible(&status.folder),
+        filesystem: legible(&status.filesystem),
+        skipped: skipped.collect(),
+        ..*status
+    }
 }
 
 /// A worker says what none says.

@@ -89,6 +89,7 @@ impl Supervisor {
             mode: self.config.device.mode,
             mtu: self.link.map(|_| self.mtu.0),
             listen: self.sockets.iter().map(UdpSocket::local_addr).collect(),
+            folders: report.folders,
             fwmark: self.config.local.fwmark,
             security: self.config.local.security,
             public_key: self.keys.as_ref().map(|keys| keys.public().to_string()),

@@ -30,13 +30,14 @@ impl Supervisor {
         if let Some(keys) = &self.keys {
             tracing::debug!("tunnel {name:?} has the public key {}", keys.public());
         }
-        let sockets: Vec<_> =
-            self.sockets.iter().map(|socket| format!("udp://{}", socket.local_addr())).collect();
+        let sockets = self.sockets.iter().map(|socket| format!("udp://{}", socket.local_addr()));
+        let folders = self.folders.iter().map(|folder| format!("spool://{}", folder.display()));
+        let listening: Vec<_> = sockets.chain(folders).collect();
         tracing::info!(
             "tunnel {name:?} is up: device {} ({}), MTU {mtu}, listening on {}",
             device.name,
             device.mode,
-            sockets.join(", "),
+            listening.join(", "),
         );
     }
 

@@ -21,6 +21,7 @@ use transport::spool::{self, Label, Limits, OpenError, RunId, Spool};
 use self::mail::Mail;
 use super::clock;
 use crate::channel::message::FolderSetup;
+use crate::status::FolderStatus;
 
 /// To so many runs of a label something is sent while nobody knows which one lives.
 const RUNS: usize = 4;
@@ -47,6 +48,25 @@ impl Folder {
         let mail =
             mail.map_err(|source| OpenError::Unfit { operation: "make an eventfd", source })?;
         Ok(Self { name: setup.name.clone(), spool, mail })
+    }
+
+    /// How it stands with it.
+    pub(super) fn status(&self) -> FolderStatus {
+        let status = self.spool.status(now());
+        let octets = status.outstanding.iter().map(|line| line.octets).sum();
+        let files: usize = status.outstanding.iter().map(|line| line.files).sum();
+        let oldest = status.outstanding.iter().map(|line| line.age).max().unwrap_or_default();
+        let skipped = status.counters.skipped.iter().filter(|(_, times)| *times > 0);
+        FolderStatus {
+            folder: self.name.clone(),
+            filesystem: status.character.filesystem.to_owned(),
+            up: status.up,
+            outstanding_files: files as u64,
+            outstanding_octets: octets,
+            oldest_milliseconds: u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX),
+            dropped: status.counters.records_dropped,
+            skipped: skipped.map(|(skip, times)| (skip.name().to_owned(), times)).collect(),
+        }
     }
 
     /// The sides that are meant by `side`: the one if its run is there, all runs of its label otherwise.

@@ -1,12 +1,12 @@
 //! A tunnel's status for people: what it is, a line a peer, and what was dropped.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use engine::config::Security;
-use engine::status::{Carried, PeerStatus, TunnelStatus, UnixTime};
+use engine::status::{Carried, FolderStatus, PeerStatus, TunnelStatus, UnixTime};
 
 use super::quantity;
 
@@ -19,7 +19,10 @@ const HEADER: [&str; 7] = ["PEER", "ENDPOINT", "HANDSHAKE", "KEYS", "CIPHER", "R
 pub(super) fn render(status: &TunnelStatus, now: Duration, details: bool) -> String {
     let mut lines = vec![headline(status)];
     lines.extend(identity(status));
-    lines.push(format!("listening on {}", listed(&status.listen)));
+    if !status.listen.is_empty() || status.folders.is_empty() {
+        lines.push(format!("listening on {}", listed(&status.listen)));
+    }
+    lines.extend(status.folders.iter().map(folder));
     if let Some(mark) = status.fwmark {
         lines.push(format!("fwmark {mark:#x}"));
     }
@@ -45,6 +48,24 @@ fn headline(status: &TunnelStatus) -> String {
         (None, _) => format!("{} device is gone", status.mode),
     };
     format!("tunnel {}: {device}, up for {}", status.tunnel, quantity::time(status.up_for))
+}
+
+/// What waits in a folder, and what was found there.
+fn folder(status: &FolderStatus) -> String {
+    let mut text = format!("sharing {} ({})", status.folder, status.filesystem);
+    if !status.up {
+        text.push_str(", which does not work");
+    }
+    if status.outstanding_files > 0 {
+        let oldest = Duration::from_millis(status.oldest_milliseconds);
+        let octets = quantity::octets(status.outstanding_octets);
+        let files = status.outstanding_files;
+        let _ = write!(text, ": {files} files with {octets} wait, the oldest for {oldest:?}");
+    }
+    for (reason, times) in &status.skipped {
+        let _ = write!(text, ", {times} {reason}");
+    }
+    text
 }
 
 /// Who this side is, or that nobody can know.
@@ -227,5 +248,25 @@ from the peers: 0 packets, 0 octets
         let text = render(&status(home()), NOW, true);
         assert!(!text.contains(|letter: char| letter.is_control() && letter != '\n'));
         assert!(text.lines().all(|line| line.trim_end() == line));
+    }
+
+    #[test]
+    fn a_folder_is_told_with_what_waits_and_what_was_skipped() {
+        let mut status = FolderStatus {
+            folder: "/share".to_owned(),
+            filesystem: "tmpfs".to_owned(),
+            up: true,
+            ..FolderStatus::default()
+        };
+        assert_eq!(folder(&status), "sharing /share (tmpfs)");
+        (status.outstanding_files, status.outstanding_octets) = (3, 2048);
+        status.oldest_milliseconds = 1500;
+        status.skipped.insert("foreign".to_owned(), 2);
+        status.up = false;
+        assert_eq!(
+            folder(&status),
+            "sharing /share (tmpfs), which does not work: 3 files with 2.0 KiB wait, the oldest for \
+             1.5s, 2 foreign"
+        );
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
-use transport::spool::{Fault, OpenError, Reader, Writer};
+use transport::spool::{Character, Fault, OpenError, Reader, Writer};
 
 use super::Folder;
 use crate::poll::poll_until;
@@ -39,6 +39,7 @@ impl FolderThread {
         stop: Arc<Stop>,
     ) -> Result<Self, OpenError> {
         let reader = folder.spool.reader(super::now())?;
+        tell_character(&folder);
         let taken = || OpenError::Unfit {
             operation: "write",
             source: io::Error::from(io::ErrorKind::ResourceBusy),
@@ -122,5 +123,16 @@ impl FolderThread {
         if self.complaint.take().is_some() {
             tracing::info!("folder {} works again", self.folder.name);
         }
+    }
+}
+
+/// Says how the folder will be read, and what is left there.
+fn tell_character(folder: &Folder) {
+    let Character { filesystem, exclusive_rename, inotify, .. } = folder.spool.character();
+    let announced = if inotify { "announces files of this machine" } else { "announces nothing" };
+    let renames = if exclusive_rename { "" } else { ", renames without protection" };
+    tracing::debug!("folder {}: {filesystem}, {announced}{renames}", folder.name);
+    for side in folder.spool.leftovers() {
+        tracing::warn!("folder {}: {side} is left, since something foreign is in it", folder.name);
     }
 }
