@@ -76,6 +76,9 @@ use self::wait::{Due, Event};
 /// How long to wait before a vanished device is opened again, at first and at most.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How often it is looked whether a folder that is gone is there again.
+const LOOK_AT_FOLDERS: Duration = Duration::from_secs(1);
+
 /// What of the network is followed.
 const FOLLOWED: [Group; 5] =
     [Group::Link, Group::Ipv4Address, Group::Ipv6Address, Group::Ipv4Route, Group::Ipv6Route];
@@ -329,6 +332,7 @@ impl Supervisor {
                 }
                 ToSupervisor::Roamed(roamed) => learned |= self.handle_roamed(&roamed),
                 ToSupervisor::Unanswered(peers) => learned |= self.handle_unanswered(&peers),
+                ToSupervisor::FolderGone => self.due.folders = Some(Instant::now()),
                 ToSupervisor::Ended(Ending::DeviceGone) => return self.lose_device(),
                 ToSupervisor::Ended(Ending::Failed { text }) => {
                     tracing::error!("device {}: {text}", self.config.device.name);
@@ -347,6 +351,22 @@ impl Supervisor {
             Some(fitted) if fitted.elapsed() < SETTLE.1 => self.settle(),
             _ => self.fit(),
         }
+    }
+
+    /// Gives the worker the folders that are there, if they are others than it has.
+    fn look_at_folders(&mut self) {
+        let others =
+            self.with_attachment(|attachment, lasting| attachment.has_other_folders(lasting));
+        self.due.folders = match others.flatten() {
+            Some(true) => {
+                tracing::info!("another folder is there; a new worker opens it");
+                self.with_attachment(Attachment::restart);
+                None
+            }
+            // The worker says it again if it still does not work.
+            Some(false) => None,
+            None => Some(Instant::now() + LOOK_AT_FOLDERS),
+        };
     }
 
     /// Ends the worker of a device that is gone, and has the device opened again.

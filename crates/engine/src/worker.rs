@@ -353,6 +353,9 @@ impl Worker {
                 self.channel.send(&learned)?;
             }
         }
+        if work.folder_gone {
+            self.channel.send(&ToSupervisor::FolderGone)?;
+        }
         if let Carriage::Sealed(sessions) = &mut self.carriage {
             sessions.handle(work);
         }

@@ -4,7 +4,7 @@
 //! supervisor                           worker
 //!   Setup, with descriptors  ------->
 //!                            <-------    Confined, Started
-//!                            <-------    PathLearned, Roamed, Unanswered, whenever that happens
+//!                            <-------    PathLearned, Roamed, Unanswered, FolderGone, whenever that happens
 //!   Peers, Path, Mtu, Report ------->
 //!                            <-------    Handshakes, Sessions as many as it takes, Folders, Traffic, for each Report
 //!   Stop                     ------->
@@ -162,6 +162,8 @@ pub(crate) enum ToSupervisor {
     Roamed(Vec<(Key, PathEntry)>),
     /// Peers that do not answer.
     Unanswered(Vec<Key>),
+    /// A folder is not what it was when it was opened: another file system, or another folder, may be there.
+    FolderGone,
     /// How it stands with some of the peers.
     Sessions(Vec<SessionEntry>),
     /// What became of handshakes since its start.

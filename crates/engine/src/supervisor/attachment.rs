@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use device::{Builder, Device, DeviceName, Observed, OpenError, Presence};
 use netlink::Socket as Netlink;
 use proto::{InnerMtu, Side};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Stat};
 use thiserror::Error;
 use transport::udp::UdpSocket;
 use wire::offload::Accepts;
@@ -61,9 +61,14 @@ pub(crate) struct Attachment {
     device: Device,
     state: State,
     restarts: Restarts,
+    /// Which folders the worker has, by the device and inode of each.
+    folders: Vec<Identity>,
     /// What workers have carried that are gone.
     past: Totals,
 }
+
+/// Device and inode of a folder.
+type Identity = (u64, u64);
 
 enum State {
     Carried(Box<Carrier>),
@@ -74,13 +79,14 @@ enum State {
 impl Attachment {
     /// Starts a worker for `device`.
     pub(crate) fn start(device: Device, lasting: &Lasting<'_>) -> Result<Self, AttachError> {
-        let carrier = start(&device, lasting, false).map_err(|error| AttachError::Start {
+        let started = start(&device, lasting, false);
+        let (carrier, folders) = started.map_err(|error| AttachError::Start {
             device: device.name().to_string(),
             cause: io::Error::other(error),
         })?;
         tell_confinement(&carrier);
         let (state, restarts) = (State::Carried(Box::new(carrier)), Restarts::default());
-        Ok(Self { device, state, restarts, past: Totals::default() })
+        Ok(Self { device, state, restarts, folders, past: Totals::default() })
     }
 
     /// Whether the tunnel has made the device, rather than attached to it.
@@ -127,7 +133,10 @@ impl Attachment {
             return;
         }
         match start(&self.device, lasting, true) {
-            Ok(carrier) => self.state = State::Carried(Box::new(carrier)),
+            Ok((carrier, folders)) => {
+                self.state = State::Carried(Box::new(carrier));
+                self.folders = folders;
+            }
             Err(error) => {
                 let delay = self.restarts.delay_after(Duration::ZERO);
                 self.state = State::Waits(Instant::now() + delay);
@@ -157,6 +166,13 @@ impl Attachment {
         }
         report.totals += &self.past;
         report
+    }
+
+    /// Whether other folders are at their paths than those that the worker has; none if one is missing.
+    pub(crate) fn has_other_folders(&self, lasting: &Lasting<'_>) -> Option<bool> {
+        let there = lasting.folders.iter().map(|folder| rustix::fs::stat(folder).ok());
+        let there = there.collect::<Option<Vec<_>>>()?;
+        Some(there.iter().map(identity).ne(self.folders.iter().copied()))
     }
 
     /// Replaces the worker by one that is told everything anew.
@@ -228,9 +244,15 @@ fn is_multi_queue(name: &DeviceName) -> bool {
 /// Starts a worker with everything that it needs.
 ///
 /// `again` says that another one has ended, whose sessions are lost.
-fn start(device: &Device, lasting: &Lasting<'_>, again: bool) -> Result<Carrier, StartError> {
+fn start(
+    device: &Device,
+    lasting: &Lasting<'_>,
+    again: bool,
+) -> Result<(Carrier, Vec<Identity>), StartError> {
     let folders = lasting.folders.iter().map(|folder| open_folder(folder));
     let folders = folders.collect::<Result<Vec<_>, _>>()?;
+    let identities = folders.iter().filter_map(|folder| rustix::fs::fstat(folder).ok());
+    let identities = identities.map(|stat| identity(&stat)).collect();
     // Who is in a folder is told at once that there is another run.
     let tells = again || !folders.is_empty();
     let setup = Setup {
@@ -248,7 +270,11 @@ fn start(device: &Device, lasting: &Lasting<'_>, again: bool) -> Result<Carrier,
     let sockets = lasting.sockets.iter().map(AsFd::as_fd);
     let folders = folders.iter().map(AsFd::as_fd);
     let descriptors: Vec<_> = queues.chain(sockets).chain(folders).collect();
-    Carrier::start(setup, &descriptors)
+    Ok((Carrier::start(setup, &descriptors)?, identities))
+}
+
+fn identity(stat: &Stat) -> Identity {
+    (stat.st_dev, stat.st_ino)
 }
 
 /// How the worker shares the folders. A side without a key is found by whatever addresses it has.

@@ -338,6 +338,7 @@ impl Carrier {
             }
             ToSupervisor::Started
             | ToSupervisor::Unanswered(_)
+            | ToSupervisor::FolderGone
             | ToSupervisor::Sessions(_)
             | ToSupervisor::Handshakes(_)
             | ToSupervisor::Ended(Ending::DeviceGone) => message,
@@ -452,7 +453,9 @@ impl Allowance {
             ToSupervisor::Sessions(_) | ToSupervisor::Handshakes(_) | ToSupervisor::Folders(_) => {
                 &mut self.sessions
             }
-            ToSupervisor::Roamed(_) | ToSupervisor::Unanswered(_) => &mut self.news,
+            ToSupervisor::Roamed(_) | ToSupervisor::Unanswered(_) | ToSupervisor::FolderGone => {
+                &mut self.news
+            }
         };
         let allowed = *left > 0;
         *left = left.saturating_sub(1);

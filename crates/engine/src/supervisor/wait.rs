@@ -32,6 +32,8 @@ pub(super) struct Due {
     pub(super) fit: Option<(Instant, Instant)>,
     /// The last time that it was.
     pub(super) fitted: Option<Instant>,
+    /// It is looked whether other folders are there than the worker has.
+    pub(super) folders: Option<Instant>,
     /// The device is opened again: when, after which interval, and whether it may be made anew.
     pub(super) reopen: Option<(Instant, Duration, Presence)>,
 }
@@ -108,7 +110,7 @@ impl Supervisor {
         let reopen = self.due.reopen.map(|(at, ..)| at);
         let fit = self.due.fit.map(|(at, _)| at);
         let asked = self.control.as_ref().and_then(ControlSockets::deadline);
-        [fit, reopen, worker, asked].into_iter().flatten().min()
+        [fit, reopen, self.due.folders, worker, asked].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
@@ -119,6 +121,9 @@ impl Supervisor {
             self.reopen();
         }
         self.with_attachment(|attachment, lasting| attachment.handle_deadline(now, lasting));
+        if is_due(self.due.folders) {
+            self.look_at_folders();
+        }
         if is_due(self.due.fit.map(|(at, _)| at)) {
             self.fit();
         }

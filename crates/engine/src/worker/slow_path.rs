@@ -66,6 +66,8 @@ pub(crate) struct Work {
     pub(crate) looks: BTreeSet<u16>,
     /// Whether a peer without endpoint has one now.
     pub(crate) path_learned: bool,
+    /// Whether a folder is not what it was when it was opened.
+    pub(crate) folder_gone: bool,
     /// Whether many handshakes wait.
     pub(crate) is_loaded: bool,
     /// Whether handshakes are left for the next time.
@@ -141,6 +143,12 @@ impl SlowPath {
     /// A peer without endpoint has one now.
     pub(crate) fn path_learned(&self) {
         self.waiting().work.path_learned = true;
+        self.wake();
+    }
+
+    /// A folder is not what it was when it was opened.
+    pub(crate) fn folder_gone(&self) {
+        self.waiting().work.folder_gone = true;
         self.wake();
     }
 

@@ -2,12 +2,13 @@
 //!
 //! It waits for three things at once: inotify's announcements, mail, and the end; and looks into the folder by itself when
 //! the reader says so, since nobody announces what another machine has written. Whatever the folder refuses is
-//! said once, until it works again.
+//! said once, until it works again. A folder that is gone, since its server was started again or somebody has removed it, is for
+//! the supervisor to open anew, which this process may not.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use transport::spool::{Character, Fault, OpenError, Reader, Writer};
@@ -22,6 +23,9 @@ use crate::worker::stop::Stop;
 /// The stream of the folder's thread; lanes have those from 0 on.
 const STREAM: u8 = u8::MAX;
 
+/// How often the supervisor is told that the folder is gone.
+const TELL: Duration = Duration::from_secs(5);
+
 /// Serves a folder.
 pub(crate) struct FolderThread {
     folder: Arc<Folder>,
@@ -30,6 +34,8 @@ pub(crate) struct FolderThread {
     ingress: FolderIngress,
     stop: Arc<Stop>,
     complaint: Option<String>,
+    /// When the supervisor was told that the folder is gone.
+    told: Option<Instant>,
 }
 
 impl FolderThread {
@@ -45,7 +51,7 @@ impl FolderThread {
             source: io::Error::from(io::ErrorKind::ResourceBusy),
         };
         let writer = folder.spool.writer(STREAM).ok_or_else(taken)?;
-        Ok(Self { folder, reader, writer, ingress, stop, complaint: None })
+        Ok(Self { folder, reader, writer, ingress, stop, complaint: None, told: None })
     }
 
     /// Carries what comes in until the end has come or the device is gone.
@@ -100,11 +106,26 @@ impl FolderThread {
     }
 
     fn handle_fault(&mut self, fault: &Fault) -> Result<(), Ended> {
-        self.complain(fault);
-        if matches!(fault, Fault::InboxGone(_))
-            && let Err(error) = self.reader.renew(super::now())
-        {
-            self.complain(&error);
+        let is_gone = match fault {
+            Fault::InboxGone(_) => match self.reader.renew(super::now()) {
+                Ok(()) => {
+                    self.complain(fault);
+                    false
+                }
+                // That says more than that the inbox is gone.
+                Err(error) => {
+                    self.complain(&error);
+                    true
+                }
+            },
+            fault => {
+                self.complain(fault);
+                matches!(fault, Fault::Dead { .. })
+            }
+        };
+        if is_gone && self.told.is_none_or(|told| told.elapsed() > TELL) {
+            self.told = Some(Instant::now());
+            self.ingress.slow_path().folder_gone();
         }
         self.wait()
     }

@@ -11,6 +11,7 @@ use super::Decapsulation;
 use super::delivery::Delivery;
 use crate::worker::folder;
 use crate::worker::lane::{Ended, Shared};
+use crate::worker::slow_path::SlowPath;
 
 /// The way in from one folder.
 pub(crate) struct FolderIngress {
@@ -31,6 +32,11 @@ impl FolderIngress {
         let decapsulation = Decapsulation::new(&shared.peers);
         let delivery = Delivery::new(&shared, queue, accepts);
         Self { shared, folder, decapsulation, batch: RecvBatch::new(), delivery }
+    }
+
+    /// The way to the first thread.
+    pub(crate) fn slow_path(&self) -> &SlowPath {
+        &self.shared.slow_path
     }
 
     /// Where records are received into.
