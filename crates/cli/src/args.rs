@@ -4,7 +4,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{device, doctor, down, key, lab, probe, reload, status, up};
+use crate::commands::{
+    device, doctor, down, invite, join, key, lab, probe, reload, serve, status, up,
+};
 
 /// One network of two machines that can exchange bytes in any way.
 #[derive(Debug, Parser)]
@@ -24,6 +26,12 @@ pub(crate) enum Command {
     Up(up::UpArgs),
     /// Takes a running tunnel down, or undoes what a killed one left.
     Down(down::DownArgs),
+    /// Brings a tunnel up that others join, without a file, and prints a ticket.
+    Serve(serve::ServeArgs),
+    /// Joins a tunnel with a ticket, and brings it up.
+    Join(join::JoinArgs),
+    /// Makes a ticket with which one machine joins a running tunnel.
+    Invite(invite::InviteArgs),
     /// Tells how running tunnels are: peers, sessions, what was carried and dropped.
     Status(status::StatusArgs),
     /// Has a running tunnel read its configuration again.

@@ -3,10 +3,13 @@
 pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod invite;
+pub(crate) mod join;
 pub(crate) mod key;
 pub(crate) mod lab;
 pub(crate) mod probe;
 pub(crate) mod reload;
+pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod worker;
@@ -20,6 +23,9 @@ pub(crate) fn run(command: Command, output: &mut Output) -> Result<Exit, Failure
     match command {
         Command::Up(args) => up::run(&args, output),
         Command::Down(args) => down::run(&args, output),
+        Command::Serve(args) => serve::run(args, output),
+        Command::Join(args) => join::run(args, output),
+        Command::Invite(args) => invite::run(args, output),
         Command::Status(args) => status::run(&args, output),
         Command::Reload(args) => reload::run(&args, output),
         Command::Doctor(args) => doctor::run(&args, output),

@@ -103,6 +103,7 @@ fn answer(tunnel: &str, request: Request) -> Response {
         (Request::Reload, _) => {
             Response::Failed { reason: "read /etc/c.toml: no such file".to_owned() }
         }
+        (Request::Invite(_), _) => Response::Failed { reason: "nobody asks that here".to_owned() },
     }
 }
 

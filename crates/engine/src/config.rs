@@ -27,6 +27,7 @@
 //! quote at most the beginning of a long value, and never a value of a key that holds key material.
 
 mod alike;
+mod append;
 mod check;
 mod conf;
 mod domain;
@@ -52,6 +53,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::plan::Families;
 use proto::key::{PresharedKey, PrivateKey, PublicKey};
 
+pub use self::append::{AppendError, NewPeer};
+pub(crate) use self::append::{append_peer, list, push, quoted};
 pub use self::endpoint::{Endpoint, EndpointError, Host};
 pub use self::error::{ConfigError, ConfigErrors, MAX_ERRORS, Problem};
 pub use self::key_source::KeySource;
@@ -82,7 +85,8 @@ pub struct Config {
     pub local: Local,
     /// What the host's network is to look like while the tunnel is up.
     pub network: Network,
-    /// The other sides, at least one, in the order of the file.
+    /// The other sides in the order of the file. There may be none with security and something to listen on: then peers
+    /// come with a ticket.
     pub peers: Vec<Peer>,
     /// What is legal but hardly meant, ordered by position, each as `file:line:column: message` and up to
     /// [`MAX_ERRORS`].

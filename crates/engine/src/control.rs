@@ -44,10 +44,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-pub use self::client::{AskError, ask, reload, running, status};
+pub use self::client::{AskError, ask, invite, reload, running, status};
 pub use self::listener::ControlError;
 pub use self::sockets::ControlSockets;
 
+use crate::invite::{Granted, InviteRequest};
 use crate::status::TunnelStatus;
 use crate::uapi;
 
@@ -70,13 +71,15 @@ const SUFFIX: &str = ".sock";
 const WIREGUARD: &str = "wireguard";
 
 /// What a command asks a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
     /// How it is.
     Status,
     /// To read its configuration again.
     Reload,
+    /// To let the holder of a ticket become a peer.
+    Invite(Box<InviteRequest>),
 }
 
 /// What a tunnel answers a command.
@@ -90,6 +93,8 @@ pub enum Response {
         /// A line for each change; none if there is none.
         changes: Vec<String>,
     },
+    /// Who holds the ticket can become a peer.
+    Invited(Box<Granted>),
     /// It did not do what was asked.
     Failed {
         /// Why.

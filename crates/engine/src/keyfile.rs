@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use proto::key::{KeyError, PresharedKey, PrivateKey};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use zeroize::Zeroizing;
 
 use crate::config::KeySource;
 use crate::regular_file;
@@ -173,6 +174,14 @@ pub fn parse<K: FromStr<Err = KeyError>>(octets: &[u8]) -> Result<K, KeyTextErro
     }
     let key = std::str::from_utf8(line).map_err(|_| KeyError).and_then(str::parse);
     key.map_err(|source| KeyTextError::Key { count: count(line), source })
+}
+
+/// What a file with the text of a key has in it; overwritten before its memory is given back.
+pub(crate) fn contents(text: &str) -> Zeroizing<Vec<u8>> {
+    let mut octets = Zeroizing::new(Vec::with_capacity(text.len() + 1));
+    octets.extend_from_slice(text.as_bytes());
+    octets.push(b'\n');
+    octets
 }
 
 fn read<K: FromStr<Err = KeyError> + Clone>(

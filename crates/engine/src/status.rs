@@ -319,7 +319,7 @@ mod tests {
             json,
             json!({
                 "tunnel": "home", "device": "adit0", "mode": "tun", "mtu": 1420,
-                "listen": ["0.0.0.0:4740"], "fwmark": 7, "security": "wireguard",
+                "listen": ["0.0.0.0:4740"], "folders": [], "fwmark": 7, "security": "wireguard",
                 "public_key": "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
                 "up_for_seconds": 61,
                 "peers": [{

@@ -25,8 +25,10 @@ mod attachment;
 mod candidates;
 mod carrier;
 mod desired;
+mod enrol;
 mod fit;
 mod host;
+mod invite;
 mod keys;
 mod members;
 mod names;
@@ -35,6 +37,7 @@ mod preview;
 mod requests;
 mod restart;
 mod said;
+mod serve;
 mod underlay;
 mod wait;
 mod whereabouts;
@@ -54,6 +57,7 @@ use transport::udp::UdpSocket;
 use crate::channel::message::{Ending, ToSupervisor, ToWorker};
 use crate::config::{Config, Security};
 use crate::control::ControlSockets;
+use crate::invitations::Invitations;
 use crate::keyfile::KeyFileError;
 use crate::metrics::Totals;
 use crate::signal::{Request, Signals};
@@ -62,6 +66,7 @@ use crate::with_causes::WithCauses;
 pub use self::attachment::{AttachError, observe};
 pub use self::host::{CleanUp, HostError, Left, clean_up};
 pub use self::preview::{Preview, Step, preview};
+pub use self::serve::serve;
 pub use self::underlay::UnderlayError;
 
 use self::attachment::{Attachment, Lasting};
@@ -167,6 +172,7 @@ struct Supervisor {
     peers: Members,
     candidates: Candidates,
     keys: Option<Keys>,
+    invitations: Invitations,
     /// The largest inner packet, as the worker was told.
     mtu: InnerMtu,
     /// None until there is a name.
@@ -198,6 +204,7 @@ impl Supervisor {
         let monitor = Monitor::open(&FOLLOWED)?;
         let (sockets, peers) = underlay::open(&config)
             .map_err(|cause| TunnelError::Underlay { tunnel: tunnel(), cause })?;
+        let invitations = enrol::invitations(&config, &file, keys.as_ref());
         let mut supervisor = Self {
             control: requests::open_control(&config),
             folders: place::folders(&config),
@@ -209,6 +216,7 @@ impl Supervisor {
             peers,
             candidates: Candidates::default(),
             keys,
+            invitations,
             mtu: InnerMtu::SMALLEST_IPV6,
             names: None,
             attachment: None,
@@ -226,8 +234,9 @@ impl Supervisor {
 
     /// What of the tunnel outlives a device.
     fn lasting(&self) -> Lasting<'_> {
-        let Self { config, sockets, folders, peers, keys, mtu, .. } = self;
-        Lasting { config, sockets, folders, peers, keys: keys.as_ref(), mtu: *mtu }
+        let Self { config, sockets, folders, peers, keys, invitations, mtu, .. } = self;
+        let keys = keys.as_ref();
+        Lasting { config, sockets, folders, peers, keys, invitations, mtu: *mtu }
     }
 
     /// Does something with the device that there is, knowing what outlives it.
@@ -235,8 +244,9 @@ impl Supervisor {
         &mut self,
         work: impl FnOnce(&mut Attachment, &Lasting<'_>) -> T,
     ) -> Option<T> {
-        let Self { config, sockets, folders, peers, keys, mtu, attachment, .. } = self;
-        let lasting = Lasting { config, sockets, folders, peers, keys: keys.as_ref(), mtu: *mtu };
+        let Self { config, sockets, folders, peers, keys, invitations, mtu, attachment, .. } = self;
+        let keys = keys.as_ref();
+        let lasting = Lasting { config, sockets, folders, peers, keys, invitations, mtu: *mtu };
         attachment.as_mut().map(|attachment| work(attachment, &lasting))
     }
 
@@ -333,6 +343,7 @@ impl Supervisor {
                 ToSupervisor::Roamed(roamed) => learned |= self.handle_roamed(&roamed),
                 ToSupervisor::Unanswered(peers) => learned |= self.handle_unanswered(&peers),
                 ToSupervisor::FolderGone => self.due.folders = Some(Instant::now()),
+                ToSupervisor::Enrols(entries) => self.handle_enrols(entries),
                 ToSupervisor::Ended(Ending::DeviceGone) => return self.lose_device(),
                 ToSupervisor::Ended(Ending::Failed { text }) => {
                     tracing::error!("device {}: {text}", self.config.device.name);

@@ -22,7 +22,7 @@
 
 #[cfg(test)]
 mod allocations;
-mod clock;
+pub(crate) mod clock;
 pub(crate) mod confine;
 mod crew;
 mod egress;
@@ -324,6 +324,11 @@ impl Worker {
                 ToWorker::Try { key, path } => {
                     if let Carriage::Sealed(sessions) = &mut self.carriage {
                         sessions.try_path(key, path);
+                    }
+                }
+                ToWorker::Answer { index, answer } => {
+                    if let Carriage::Sealed(sessions) = &mut self.carriage {
+                        sessions.answer(index, answer.into());
                     }
                 }
                 ToWorker::Mtu(mtu) => self.set_mtu(mtu),

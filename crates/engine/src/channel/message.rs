@@ -4,8 +4,9 @@
 //! supervisor                           worker
 //!   Setup, with descriptors  ------->
 //!                            <-------    Confined, Started
-//!                            <-------    PathLearned, Roamed, Unanswered, FolderGone, whenever that happens
+//!                            <-------    PathLearned, Roamed, Unanswered, Enrols, FolderGone, whenever that happens
 //!   Peers, Path, Mtu, Report ------->
+//!   Answer, for each of Enrols ----->
 //!                            <-------    Handshakes, Sessions as many as it takes, Folders, Traffic, for each Report
 //!   Stop                     ------->
 //!                            <-------    Traffic; Ended, if nobody asked it to; then the end of the stream
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use device::Mode;
 use ipnet::IpNet;
+use proto::enrol::Answer;
 use proto::{LocalAddr, Path, Peer, PeerTable, RemoteAddr, Side, TransportIndex};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use transport::udp::UdpSocket;
@@ -136,6 +138,13 @@ pub(crate) enum ToWorker {
         /// The way to it.
         path: PathEntry,
     },
+    /// What is said to who holds a ticket.
+    Answer {
+        /// The keypair with which was asked.
+        index: u32,
+        /// The answer.
+        answer: AnswerEntry,
+    },
     /// From here on the largest inner packet has so many octets.
     Mtu(u32),
     /// Say what was carried.
@@ -164,6 +173,8 @@ pub(crate) enum ToSupervisor {
     Unanswered(Vec<Key>),
     /// A folder is not what it was when it was opened: another file system, or another folder, may be there.
     FolderGone,
+    /// Who hold tickets want to be peers.
+    Enrols(Vec<EnrolEntry>),
     /// How it stands with some of the peers.
     Sessions(Vec<SessionEntry>),
     /// What became of handshakes since its start.
@@ -216,6 +227,42 @@ pub(crate) struct SealedEntry {
     pub(crate) path: Option<PathEntry>,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) allowed_ips: Vec<IpNet>,
+    /// Whether it is known by a ticket alone.
+    pub(crate) invitation: bool,
+}
+
+/// Who holds a ticket wants to be a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EnrolEntry {
+    /// The ticket's identity.
+    pub(crate) identity: Key,
+    /// The keypair with which it is answered.
+    pub(crate) index: u32,
+    /// By what it will be known.
+    pub(crate) joiner: Key,
+    /// What it proposes to be called.
+    pub(crate) name: Option<String>,
+}
+
+/// An answer to who holds a ticket, as it travels; settings are those of the ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AnswerEntry {
+    Accepted,
+    Used,
+    Expired,
+    Refused(String),
+}
+
+impl From<AnswerEntry> for Answer {
+    fn from(entry: AnswerEntry) -> Self {
+        match entry {
+            AnswerEntry::Accepted => Self::Accepted(None),
+            AnswerEntry::Used => Self::Used,
+            AnswerEntry::Expired => Self::Expired,
+            AnswerEntry::Refused(reason) => Self::Refused(reason),
+        }
+    }
 }
 
 /// How it stands with a peer.

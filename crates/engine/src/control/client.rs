@@ -11,8 +11,10 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
 };
 use thiserror::Error;
+use zeroize::Zeroizing;
 
-use super::{MAX_ANSWER, Request, Response, SUFFIX};
+use super::{MAX_ANSWER, MAX_REQUEST, Request, Response, SUFFIX};
+use crate::invite::{Granted, InviteRequest};
 use crate::runtime::{self, RuntimeError};
 use crate::status::TunnelStatus;
 
@@ -72,7 +74,7 @@ pub enum AskError {
 ///
 /// See [`AskError`].
 pub fn status(tunnel: &str) -> Result<TunnelStatus, AskError> {
-    match ask(tunnel, Request::Status)? {
+    match ask(tunnel, &Request::Status)? {
         Response::Status(status) => Ok(*status),
         _ => Err(AskError::Unintelligible { tunnel: tunnel.to_owned() }),
     }
@@ -84,8 +86,20 @@ pub fn status(tunnel: &str) -> Result<TunnelStatus, AskError> {
 ///
 /// See [`AskError`].
 pub fn reload(tunnel: &str) -> Result<Vec<String>, AskError> {
-    match ask(tunnel, Request::Reload)? {
+    match ask(tunnel, &Request::Reload)? {
         Response::Reloaded { changes } => Ok(changes),
+        _ => Err(AskError::Unintelligible { tunnel: tunnel.to_owned() }),
+    }
+}
+
+/// Has `tunnel` let the holder of a ticket become a peer; what the ticket has to say.
+///
+/// # Errors
+///
+/// See [`AskError`].
+pub fn invite(tunnel: &str, request: InviteRequest) -> Result<Granted, AskError> {
+    match ask(tunnel, &Request::Invite(Box::new(request)))? {
+        Response::Invited(granted) => Ok(*granted),
         _ => Err(AskError::Unintelligible { tunnel: tunnel.to_owned() }),
     }
 }
@@ -95,7 +109,7 @@ pub fn reload(tunnel: &str) -> Result<Vec<String>, AskError> {
 /// # Errors
 ///
 /// See [`AskError`]; a [`Response::Failed`] is one.
-pub fn ask(tunnel: &str, request: Request) -> Result<Response, AskError> {
+pub fn ask(tunnel: &str, request: &Request) -> Result<Response, AskError> {
     ask_in(&runtime::directory()?, tunnel, request)
 }
 
@@ -129,7 +143,7 @@ pub(super) fn running_in(directory: &Path) -> Result<Vec<String>, AskError> {
 pub(super) fn ask_in(
     directory: &Path,
     tunnel: &str,
-    request: Request,
+    request: &Request,
 ) -> Result<Response, AskError> {
     let name = || tunnel.to_owned();
     let socket = match connect(directory, tunnel) {
@@ -164,9 +178,10 @@ fn connect(directory: &Path, tunnel: &str) -> io::Result<UnixStream> {
 }
 
 /// Sends a request, and receives the line that answers it.
-fn exchange(mut socket: UnixStream, request: Request) -> io::Result<Vec<u8>> {
+fn exchange(mut socket: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + ANSWER_PATIENCE;
-    let mut line = serde_json::to_vec(&request)?;
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_REQUEST));
+    serde_json::to_writer(&mut *line, request)?;
     line.push(b'\n');
     socket.write_all(&line).map_err(timed_out)?;
     let mut answer = Vec::new();

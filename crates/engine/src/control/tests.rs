@@ -169,7 +169,7 @@ fn a_command_gets_its_answer_even_a_long_one() {
     };
     serve(directory.open(), answer, || {
         assert_eq!(running_in(&directory.0).unwrap(), ["home"]);
-        let arrived = ask_in(&directory.0, "home", Request::Status).unwrap();
+        let arrived = ask_in(&directory.0, "home", &Request::Status).unwrap();
         assert_eq!(arrived, Response::Status(Box::new(long.clone())));
     });
 }
@@ -179,7 +179,7 @@ fn a_failure_is_an_error_of_who_asks() {
     let directory = Directory::new();
     let answer = |_| Answer::Command(Response::Failed { reason: "no such file".into() });
     serve(directory.open(), answer, || {
-        let error = ask_in(&directory.0, "home", Request::Reload).unwrap_err();
+        let error = ask_in(&directory.0, "home", &Request::Reload).unwrap_err();
         assert_eq!(error.to_string(), "tunnel \"home\": no such file");
     });
 }
@@ -188,7 +188,7 @@ fn a_failure_is_an_error_of_who_asks() {
 fn nobody_answers_for_a_tunnel_that_is_not_there() {
     let directory = Directory::new();
     for name in ["home", "../home", ""] {
-        let error = ask_in(&directory.0, name, Request::Status).unwrap_err();
+        let error = ask_in(&directory.0, name, &Request::Status).unwrap_err();
         assert!(matches!(error, AskError::NotRunning { .. }), "{error:?}");
     }
     assert!(running_in(&directory.0).unwrap().is_empty());

@@ -23,6 +23,7 @@ use super::members::Members;
 use super::restart::Restarts;
 use crate::channel::message::{FolderSetup, Setup, SocketSetup, ToSupervisor, ToWorker};
 use crate::config::{Config, InterfaceAddress};
+use crate::invitations::Invitations;
 use crate::metrics::Totals;
 use crate::with_causes::WithCauses;
 
@@ -53,6 +54,7 @@ pub(crate) struct Lasting<'a> {
     pub(crate) folders: &'a [PathBuf],
     pub(crate) peers: &'a Members,
     pub(crate) keys: Option<&'a Keys>,
+    pub(crate) invitations: &'a Invitations,
     pub(crate) mtu: InnerMtu,
 }
 
@@ -253,6 +255,8 @@ fn start(
     let folders = folders.collect::<Result<Vec<_>, _>>()?;
     let identities = folders.iter().filter_map(|folder| rustix::fs::fstat(folder).ok());
     let identities = identities.map(|stat| identity(&stat)).collect();
+    let mut peers = lasting.peers.entries(lasting.config, lasting.keys);
+    lasting.invitations.append_to(&mut peers);
     // Who is in a folder is told at once that there is another run.
     let tells = again || !folders.is_empty();
     let setup = Setup {
@@ -264,7 +268,7 @@ fn start(
         busy_poll: lasting.config.local.busy_poll,
         mtu: lasting.mtu.0,
         session: lasting.keys.map(|keys| keys.setup(&lasting.config.local, tells)),
-        peers: lasting.peers.entries(lasting.config, lasting.keys),
+        peers,
     };
     let queues = device.queues().iter().map(AsFd::as_fd);
     let sockets = lasting.sockets.iter().map(AsFd::as_fd);

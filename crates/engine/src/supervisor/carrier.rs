@@ -339,6 +339,7 @@ impl Carrier {
             ToSupervisor::Started
             | ToSupervisor::Unanswered(_)
             | ToSupervisor::FolderGone
+            | ToSupervisor::Enrols(_)
             | ToSupervisor::Sessions(_)
             | ToSupervisor::Handshakes(_)
             | ToSupervisor::Ended(Ending::DeviceGone) => message,
@@ -416,7 +417,7 @@ impl Allowance {
             ended: 1,
             traffic: 1,
             paths: peers,
-            sessions: messages(peers),
+            sessions: report(peers),
             news: NEWS_AHEAD * messages(peers),
             since: now,
             peers,
@@ -428,12 +429,12 @@ impl Allowance {
         self.peers = peers;
         self.most_peers = self.most_peers.max(peers);
         self.paths += peers;
-        self.sessions += messages(peers);
+        self.sessions += report(peers);
     }
 
     fn expect_report(&mut self) {
         self.traffic += 1;
-        self.sessions += messages(self.peers);
+        self.sessions += report(self.peers);
     }
 
     /// Whether it may say that `now`, which it may once less then.
@@ -453,9 +454,10 @@ impl Allowance {
             ToSupervisor::Sessions(_) | ToSupervisor::Handshakes(_) | ToSupervisor::Folders(_) => {
                 &mut self.sessions
             }
-            ToSupervisor::Roamed(_) | ToSupervisor::Unanswered(_) | ToSupervisor::FolderGone => {
-                &mut self.news
-            }
+            ToSupervisor::Roamed(_)
+            | ToSupervisor::Unanswered(_)
+            | ToSupervisor::Enrols(_)
+            | ToSupervisor::FolderGone => &mut self.news,
         };
         let allowed = *left > 0;
         *left = left.saturating_sub(1);
@@ -466,9 +468,14 @@ impl Allowance {
 /// How many seconds' news may come at once.
 const NEWS_AHEAD: usize = 8;
 
-/// How many messages it takes to tell of so many peers, of what is theirs together, and of folders.
+/// How many messages it takes to tell of so many peers, and of what is theirs together.
 fn messages(peers: usize) -> usize {
-    peers.div_ceil(PEERS_A_MESSAGE) + 2
+    peers.div_ceil(PEERS_A_MESSAGE) + 1
+}
+
+/// The same, and of folders.
+fn report(peers: usize) -> usize {
+    messages(peers) + 1
 }
 
 /// What is said of a folder, fit for a terminal.

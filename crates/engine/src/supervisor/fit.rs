@@ -165,7 +165,7 @@ impl Supervisor {
     }
 
     /// The addresses of peers, to which datagrams must not go through the tunnel.
-    fn endpoints(&self) -> Vec<IpAddr> {
+    fn outer_addresses(&self) -> Vec<IpAddr> {
         let places = self.peers.places();
         let remotes = places.iter().flatten().filter_map(Place::socket_addr);
         remotes.map(|remote| remote.ip()).collect()
@@ -177,7 +177,7 @@ impl Supervisor {
             // Before it is opened, nobody knows.
             made_by_us: self.attachment.as_ref().is_none_or(Attachment::created),
             mtu: self.inner_mtu()?,
-            endpoints: self.endpoints(),
+            endpoints: self.outer_addresses(),
             ipv6: desired::has_ipv6(),
             running,
         };

@@ -89,6 +89,7 @@ impl Members {
                 path: peer.path.map(Into::into),
                 keepalive: configured.keepalive,
                 allowed_ips: peer.allowed_ips.clone(),
+                invitation: false,
             })
         });
         Peers::Sealed(sealed.collect())

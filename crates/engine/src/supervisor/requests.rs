@@ -63,6 +63,12 @@ impl Supervisor {
                 Ok(changes) => Response::Reloaded { changes },
                 Err(reason) => Response::Failed { reason },
             }),
+            Question::Command(Request::Invite(request)) => {
+                Answer::Command(match self.invite(&request) {
+                    Ok(granted) => Response::Invited(Box::new(granted)),
+                    Err(reason) => Response::Failed { reason },
+                })
+            }
             Question::Get => {
                 let status = self.status();
                 Answer::Get(uapi::emit_get(&self.roster(), &status.peers))

@@ -102,6 +102,7 @@ impl Supervisor {
             let staying = entries.iter_mut().filter(|entry| staying.contains(&entry.key.0));
             staying.for_each(|entry| entry.path = None);
         }
+        self.invitations.append_to(&mut peers);
         self.tell(&ToWorker::Peers(peers));
     }
 

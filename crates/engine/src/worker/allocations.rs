@@ -168,6 +168,7 @@ fn peer(number: u8, mode: Mode) -> SealedEntry {
         path: Some(path.into()),
         keepalive: None,
         allowed_ips,
+        invitation: false,
     }
 }
 

@@ -6,7 +6,7 @@ use proto::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Now, on the clock that counts the sleep of the machine, too: keys grow old in it.
-pub(super) fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
@@ -14,6 +14,6 @@ pub(super) fn now() -> Instant {
 }
 
 /// Now, since the Unix epoch.
-pub(super) fn wall() -> Duration {
+pub(crate) fn wall() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -37,7 +37,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// Becomes a side of the folder.
-    pub(super) fn open(setup: &FolderSetup, folder: OwnedFd) -> Result<Self, OpenError> {
+    pub(crate) fn open(setup: &FolderSetup, folder: OwnedFd) -> Result<Self, OpenError> {
         let mut run = [0; RunId::LEN];
         let filled = getrandom(&mut run, GetRandomFlags::empty());
         filled
@@ -70,7 +70,7 @@ impl Folder {
     }
 
     /// The sides that are meant by `side`: the one if its run is there, all runs of its label otherwise.
-    pub(super) fn find(&self, side: Side) -> Vec<spool::Side> {
+    pub(crate) fn find(&self, side: Side) -> Vec<spool::Side> {
         let mut sides = self.spool.sides().unwrap_or_default();
         let wanted = self::side(side);
         if side.run != 0 && sides.contains(&wanted) {
@@ -83,7 +83,7 @@ impl Folder {
 }
 
 /// The time of a spool.
-pub(super) fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     Duration::from_nanos(clock::now().as_nanos())
 }
 
@@ -93,7 +93,7 @@ pub(super) fn side(side: Side) -> spool::Side {
 }
 
 /// A side of the folder, if its label is one of ours.
-pub(super) fn remote(side: &spool::Side) -> Option<RemoteAddr> {
+pub(crate) fn remote(side: &spool::Side) -> Option<RemoteAddr> {
     let label = u64::from_str_radix(side.label.as_str(), 16).ok()?;
     (side.label == self::label(label)).then_some(())?;
     Some(RemoteAddr::Side(Side { label, run: u64::from_be_bytes(side.run.octets()) }))

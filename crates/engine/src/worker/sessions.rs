@@ -9,14 +9,16 @@
 //! What the supervisor wants to know, where peers are and who does not answer, is told at most once in
 //! [`TELL`], since a stranger on the way can make a peer seem to move with every datagram that it lets pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::InnerMtu;
+use proto::enrol::{Answer, Message};
 use proto::keypair::Ciphers;
 use proto::mtu::Content;
 use proto::random::Random;
+use proto::ticket::Invitation;
 use proto::time::Instant;
 use proto::tunnel::{
     Context, Event, PeerConfig, PeerStatus, Timing, Transmit, Tunnel, TunnelConfig,
@@ -31,13 +33,16 @@ use super::lane::Peers;
 use super::slow_path::Work;
 use crate::channel::key::Key;
 use crate::channel::message::{
-    Carried, PathEntry, SealedEntry, SessionEntry, SessionSetup, ToSupervisor,
+    Carried, EnrolEntry, PathEntry, SealedEntry, SessionEntry, SessionSetup, ToSupervisor,
 };
 use crate::metrics::Totals;
 use crate::status::Handshakes;
 
 /// How often the supervisor is told where peers are and who does not answer.
 const TELL: Duration = Duration::from_secs(1);
+
+/// How often strangers are spoken of.
+const SPEAK: Duration = Duration::from_secs(60);
 
 /// So many messages are told at a time: together they fit into a socket's buffer, so that nobody waits for a
 /// supervisor that is busy.
@@ -61,6 +66,18 @@ pub(super) struct Sessions {
     loaded_until: Instant,
     batch: SendBatch,
     news: News,
+    wishes: Wishes,
+}
+
+/// Who hold tickets and want to be peers, of which the supervisor does not know yet.
+#[derive(Default)]
+struct Wishes {
+    waiting: VecDeque<EnrolEntry>,
+    /// Not told before that.
+    not_before: Instant,
+    /// Handshakes of strangers, when they were last spoken of, and when that may be done again.
+    strangers: u64,
+    not_said_before: Instant,
 }
 
 /// What the supervisor does not know yet.
@@ -92,6 +109,7 @@ impl Sessions {
             loaded_until,
             batch: SendBatch::new(),
             news,
+            wishes: Wishes::default(),
         }
     }
 
@@ -136,6 +154,14 @@ impl Sessions {
         }
     }
 
+    /// Says an answer to who holds a ticket. If the keypair is gone, it asks again with another one.
+    pub(super) fn answer(&mut self, index: u32, answer: Answer) {
+        let message = Message::Enrolled(answer);
+        if !self.tunnel.say(&mut context(&mut self.random), index, &message) {
+            tracing::debug!("who asked with a ticket is not there any more");
+        }
+    }
+
     /// Treats what lanes could not.
     pub(super) fn handle(&mut self, work: Work) {
         let context = &mut context(&mut self.random);
@@ -168,7 +194,8 @@ impl Sessions {
     /// When something is due next, from now on; nothing waits longer than that.
     pub(super) fn timeout(&self) -> Option<Duration> {
         let told = (!self.news.is_empty()).then_some(self.news.not_before);
-        let next = self.tunnel.poll_timeout().into_iter().chain(told).min()?;
+        let wished = (!self.wishes.waiting.is_empty()).then_some(self.wishes.not_before);
+        let next = self.tunnel.poll_timeout().into_iter().chain(told).chain(wished).min()?;
         Some(next.since(clock::now()).min(LONGEST_WAIT))
     }
 
@@ -206,11 +233,15 @@ impl Sessions {
             self.note(&event);
         }
         let now = clock::now();
+        self.wishes.speak_of_strangers(now, self.tunnel.counters().unknown_peer);
+        let wishes = self.wishes.take(now);
         if self.news.is_empty() || now < self.news.not_before {
-            return Vec::new();
+            return wishes.into_iter().collect();
         }
         self.news.not_before = now + TELL;
-        self.news.take(NEWS_A_TIME * PEERS_A_MESSAGE)
+        let mut news = self.news.take(NEWS_A_TIME * PEERS_A_MESSAGE);
+        news.extend(wishes);
+        news
     }
 
     fn note(&mut self, event: &Event) {
@@ -229,6 +260,10 @@ impl Sessions {
             Event::GaveUp { .. } => {
                 tracing::info!("peer {} does not answer", status.public_key);
                 self.news.unanswered.insert(key);
+            }
+            Event::Said { index, message: Message::Enrol(enrolment), .. } => {
+                let (joiner, name) = (Key(enrolment.public_key), enrolment.name.clone());
+                self.wishes.add(EnrolEntry { identity: key, index: *index, joiner, name });
             }
             Event::Greeted { .. } | Event::Said { .. } | Event::Unsaid { .. } => {}
         }
@@ -271,6 +306,38 @@ impl Sessions {
     }
 }
 
+impl Wishes {
+    /// One that finds no room is asked again.
+    fn add(&mut self, entry: EnrolEntry) {
+        if self.waiting.len() < Invitation::COUNT_MAX {
+            self.waiting.push_back(entry);
+        }
+    }
+
+    /// What is to be told at `now`: at once, and then not before [`TELL`].
+    fn take(&mut self, now: Instant) -> Option<ToSupervisor> {
+        if self.waiting.is_empty() || now < self.not_before {
+            return None;
+        }
+        self.not_before = now + TELL;
+        Some(ToSupervisor::Enrols(self.waiting.drain(..).collect()))
+    }
+
+    /// Says that handshakes of strangers came, of which there were so many by now. Only who knows this side's public key can
+    /// begin one.
+    fn speak_of_strangers(&mut self, now: Instant, strangers: u64) {
+        if strangers > self.strangers && now >= self.not_said_before {
+            tracing::info!(
+                "{} handshakes of keys that are nobody's were not answered: a peer that was removed, or a \
+                 ticket that is unknown here",
+                strangers - self.strangers
+            );
+            self.strangers = strangers;
+            self.not_said_before = now + SPEAK;
+        }
+    }
+}
+
 impl News {
     /// What is to be told of so many peers at most.
     fn take(&mut self, most: usize) -> Vec<ToSupervisor> {
@@ -293,7 +360,7 @@ fn context(random: &mut Entropy) -> Context<'_> {
 }
 
 /// The kernel's randomness (getrandom(2)).
-struct Entropy;
+pub(crate) struct Entropy;
 
 impl Random for Entropy {
     fn fill(&mut self, octets: &mut [u8]) {
@@ -317,7 +384,7 @@ impl From<SealedEntry> for PeerConfig {
             path: entry.path.map(Path::from),
             keepalive: entry.keepalive,
             allowed_ips: entry.allowed_ips,
-            invitation: false,
+            invitation: entry.invitation,
         }
     }
 }

@@ -30,6 +30,7 @@ mod families;
 mod firewall;
 mod first_sender;
 mod hostile_host;
+mod join;
 mod many_peers;
 mod mss;
 mod nat;

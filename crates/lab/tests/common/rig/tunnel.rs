@@ -40,6 +40,11 @@ impl Files {
         fs::read_link(&own).unwrap_or(own)
     }
 
+    /// Where tunnels without a file of somebody's are.
+    pub(crate) fn state_directory(&self) -> PathBuf {
+        self.0.join("state")
+    }
+
     /// Lets tunnels keep their journals, of which there is none yet, in another directory.
     pub(crate) fn replace_runtime_directory(&self, directory: &str) {
         let own = self.0.join(RUNTIME);
@@ -82,10 +87,11 @@ fn adit() -> Command {
     Command::new(lab::binary().unwrap())
 }
 
-/// The program, with its journals among `files`.
-fn adit_with(files: &Files) -> Command {
+/// The program, with its journals and its state among `files`.
+pub(crate) fn adit_with(files: &Files) -> Command {
     let mut command = adit();
     command.env("RUNTIME_DIRECTORY", files.runtime_directory());
+    command.env("STATE_DIRECTORY", files.state_directory());
     command
 }
 
@@ -160,6 +166,16 @@ impl Tunnel {
     pub(crate) fn wait_for(&mut self, part: &str) -> String {
         let line = self.process.wait_for_line(part, soon());
         line.unwrap_or_else(|error| panic!("{error}: {}", self.said()))
+    }
+
+    /// Waits for a whole line of standard output with `part` in it.
+    pub(crate) fn wait_for_printed(&self, part: &str) -> String {
+        let find = || {
+            let printed = self.process.stdout();
+            let mut lines = printed.split_inclusive('\n').filter_map(|it| it.strip_suffix('\n'));
+            lines.find(|line| line.contains(part)).map(str::to_owned)
+        };
+        soon().wait_until(find).unwrap_or_else(|error| panic!("{error}: {}", self.said()))
     }
 
     /// Everything it wrote to standard error so far.
