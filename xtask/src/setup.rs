@@ -11,13 +11,14 @@ use crate::program;
 /// A Debian package.
 struct Package {
     name: &'static str,
-    /// A program of it, whose absence tells that the package is missing.
+    /// A program of it, by its path if it is in no usual folder, whose absence tells that the package is
+    /// missing.
     program: &'static str,
     why: &'static str,
 }
 
 /// Everything that is needed, and nothing else.
-const PACKAGES: [Package; 13] = [
+const PACKAGES: [Package; 16] = [
     Package {
         name: "iproute2",
         program: "ip",
@@ -59,6 +60,21 @@ const PACKAGES: [Package; 13] = [
         name: "iptables",
         program: "iptables-nft",
         why: "a firewall of others, whose chains drop what is forwarded",
+    },
+    Package {
+        name: "sshfs",
+        program: "sshfs",
+        why: "a file system that other machines change and that remembers what it was told",
+    },
+    Package {
+        name: "openssh-sftp-server",
+        program: "/usr/lib/openssh/sftp-server",
+        why: "serves files to sshfs on a pipe, without a network",
+    },
+    Package {
+        name: "e2fsprogs",
+        program: "mkfs.ext4",
+        why: "makes an ext4 in a file, whatever the machine's own file system is",
     },
     Package { name: "strace", program: "strace", why: "kills adit at every step of its plan" },
     Package {

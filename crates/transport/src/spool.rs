@@ -33,13 +33,18 @@
 //! likes. Here that costs no more than what was lost, bounded memory and bounded time; whether a record is
 //! genuine is for the session above.
 //!
+//! *Old answers.* Where other machines change the files, this one may remember for long what was there. What
+//! is asked by name for the first time is not remembered, so there the next file of each stream is asked for,
+//! and a listing, which finds new streams, follows a change of the directory's times.
+//!
 //! *Faults.* Whatever the file system refuses is a [`Fault`], the records concerned are dropped and counted,
 //! and it is tried again after a growing pause. A side whose inbox is gone has ended. The own inbox being
 //! gone is reported, and it can be made again.
 //!
 //! *System calls.* Nothing here waits but for the file system. After [`Spool::open`] these are made:
-//! openat, openat2, close, statx, fstat, pread64, pwrite64, read, renameat2, unlinkat, getdents64, fchmod;
-//! inotify_init1 and inotify_add_watch by [`Spool::reader`]; mkdirat and flock too by [`Reader::renew`].
+//! openat, openat2, close, statx, fstat, pread64, pwrite64, read, renameat2, unlinkat, getdents64, fchmod, and
+//! utimensat where other machines change the files; inotify_init1 and inotify_add_watch by
+//! [`Spool::reader`]; mkdirat and flock too by [`Reader::renew`].
 //!
 //! Time is an argument everywhere: the time since some beginning, on a clock that never goes back, the same
 //! for all calls on one spool.

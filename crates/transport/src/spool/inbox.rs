@@ -33,7 +33,7 @@ use std::ops::{Bound, Range};
 use std::time::Duration;
 
 use super::file::{self, Header};
-use super::name::{FileName, Stage};
+use super::name::{FileName, NUMBER_MAX, Stage};
 use super::pace::Evidence;
 use super::side::{RunId, Side};
 use super::skip::{Skip, Skipped};
@@ -65,6 +65,8 @@ pub struct Inbox {
     streams: BTreeMap<StreamId, Stream>,
     /// Whose turn it was.
     served: Option<StreamId>,
+    /// Whose file was expected last.
+    asked: Option<StreamId>,
     /// When the pass that is under way began.
     pass: Option<Duration>,
     /// When the last pass that was completed began.
@@ -149,6 +151,7 @@ impl Inbox {
             own,
             streams: BTreeMap::new(),
             served: None,
+            asked: None,
             pass: None,
             completed: None,
             foreign: BTreeSet::new(),
@@ -198,6 +201,21 @@ impl Inbox {
         let (id, number) = later.chain(earlier).find_map(ready)?;
         self.served = Some(id);
         Some(FileName { from: id.from, stream: id.stream, number })
+    }
+
+    /// At most `limit` files that streams wait for and of which no name was seen; each call goes on with
+    /// other streams.
+    pub fn poll_expected(&mut self, limit: usize) -> Vec<FileName> {
+        let after = self.asked.map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.streams.range((after, Bound::Unbounded));
+        let earlier = self.asked.into_iter().flat_map(|asked| self.streams.range(..=asked));
+        let expected = |(id, stream): (&StreamId, &Stream)| {
+            let number = stream.expected()?;
+            Some(FileName { from: id.from, stream: id.stream, number })
+        };
+        let files: Vec<_> = later.chain(earlier).filter_map(expected).take(limit).collect();
+        self.asked = files.last().map(|file| StreamId { from: file.from, stream: file.stream });
+        files
     }
 
     /// When [`poll_file`](Self::poll_file) has something to say again without a new name, or a pass is
@@ -260,6 +278,15 @@ impl Inbox {
         self.count_once(file, Skip::Foreign);
         self.handle_missing(file, now);
         Step::Leave
+    }
+
+    /// The file has a second name: for a moment while it is renamed by linking and unlinking, or it is
+    /// foreign.
+    pub fn handle_linked(&mut self, file: &FileName, now: Duration) -> Step {
+        if self.stream(file).is_some_and(|stream| stream.retry_later(now)) {
+            return Step::Later;
+        }
+        self.handle_foreign(file, now)
     }
 
     /// There is no file of this name (any more), or none of ours.
@@ -389,6 +416,12 @@ impl Stream {
         }
         let is_late = |since| completed >= Some(since + LATE);
         (number == self.next || self.gap.is_some_and(is_late)).then_some(number)
+    }
+
+    /// The number that is waited for, unless its name was seen.
+    fn expected(&self) -> Option<u64> {
+        let seen = self.known.first().is_some_and(|known| known.number == self.next);
+        (!seen && self.next <= NUMBER_MAX).then_some(self.next)
     }
 
     fn deadline(&self) -> Option<Duration> {

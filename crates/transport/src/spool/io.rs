@@ -2,10 +2,12 @@
 
 mod claim;
 mod fault;
+mod filesystem;
 mod folder;
 mod members;
 mod probe;
 mod reader;
+mod remains;
 mod spool;
 mod status;
 mod watch;

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use transport::spool::outbox::Bound;
 use transport::spool::{Full, Limits, RECORD_MAX};
 
+use super::alone::{Mount, alone};
 use super::rig::{Scratch, names, put, receive_at, send};
 
 fn at(millis: u64) -> Duration {
@@ -74,36 +74,13 @@ fn records_for_another_side_wait_until_these_are_published() {
     assert_eq!(receive_at(&mut shed.reader(at(0)).unwrap(), at(0)), [b"to the shed"]);
 }
 
-/// Says where the tiny file system is, to the child that runs in its own mount namespace.
-const TINY: &str = "ADIT_SPOOL_TINY";
-
 #[test]
 fn a_full_disk_drops_counts_and_recovers() {
-    if let Some(tiny) = std::env::var_os(TINY) {
-        return fill_up(Path::new(&tiny));
-    }
-    let scratch = Scratch::new();
-    let script = "mount -t tmpfs -o size=1m none \"$1\" || exit 77; exec \"$2\" --exact \
-                  faults::a_full_disk_drops_counts_and_recovers";
-    let child = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
-        .arg(scratch.path())
-        .arg(std::env::current_exe().unwrap())
-        .env(TINY, scratch.path())
-        .output();
-    match child {
-        Ok(output) if output.status.success() => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(text.contains("1 passed"), "{text}");
-        }
-        Ok(output) if output.status.code() != Some(77) && output.status.code() != Some(1) => {
-            panic!("{}", String::from_utf8_lossy(&output.stdout));
-        }
-        refused => {
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "no mount: {refused:?}");
-            println!("skipped: no file system can be mounted: {refused:?}");
-        }
-    }
+    alone("faults::a_full_disk_drops_counts_and_recovers", || {
+        let scratch = Scratch::new();
+        let Some(_mount) = Mount::new("tmpfs", "size=1m", scratch.path()) else { return };
+        fill_up(scratch.path());
+    });
 }
 
 fn fill_up(tiny: &Path) {

@@ -190,6 +190,24 @@ fn rubbish(inbox: &Path, to: &Side, random: &mut Random) {
 }
 
 #[test]
+fn of_what_was_removed_while_it_was_open_only_what_is_ours_is_removed() {
+    let scratch = Scratch::new();
+    let office = scratch.open("office", 2);
+    let inbox = scratch.inbox(&office.side());
+    let file = FileName { from: run_id(STRANGER), stream: 1, number: 1 };
+    let valid = content(office.side(), office.side().run, &file, b"taken long ago");
+    let other = content(office.side(), run_id(7), &file, b"for another run");
+    fs::write(inbox.join(".fuse_hidden01"), valid).unwrap();
+    fs::write(inbox.join(".fuse_hidden02"), other).unwrap();
+    fs::write(inbox.join(".fuse_hidden03"), b"notes").unwrap();
+    fs::write(inbox.join(".nfs04"), b"").unwrap();
+    let mut reader = office.reader(at(0)).unwrap();
+    assert_eq!(receive_at(&mut reader, at(0)), Vec::<Vec<u8>>::new());
+    assert_eq!(names(&inbox), [".fuse_hidden02", ".fuse_hidden03", ".nfs04", "alive"]);
+    assert_eq!(office.status(at(0)).counters.skipped.of(Skip::Foreign), 0);
+}
+
+#[test]
 fn a_file_that_is_seen_half_written_is_taken_when_it_is_whole() {
     let scratch = Scratch::new();
     let office = scratch.open("office", 2);

@@ -41,8 +41,7 @@ impl Scratch {
     }
 
     pub(crate) fn open_limited(&self, label: &str, run: u64, limits: Limits) -> Spool {
-        let folder = File::open(&self.0).unwrap();
-        Spool::open(folder.into(), label.parse().unwrap(), run_id(run), limits).unwrap()
+        open_at(&self.0, label, run, limits)
     }
 
     pub(crate) fn inbox(&self, side: &Side) -> PathBuf {
@@ -54,6 +53,12 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// A side of the folder at a path.
+pub(crate) fn open_at(path: &Path, label: &str, run: u64, limits: Limits) -> Spool {
+    let folder = File::open(path).unwrap();
+    Spool::open(folder.into(), label.parse().unwrap(), run_id(run), limits).unwrap()
 }
 
 pub(crate) fn run_id(run: u64) -> RunId {

@@ -84,6 +84,7 @@ const FILES: &[libc::c_long] = &[
     libc::SYS_getdents64,
     libc::SYS_fchmod,
     libc::SYS_mkdirat,
+    libc::SYS_utimensat,
     libc::SYS_flock,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch,

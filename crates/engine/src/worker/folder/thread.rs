@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use transport::spool::{Character, Fault, OpenError, Reader, Writer};
+use transport::spool::{Fault, OpenError, Reader, Writer};
 
 use super::Folder;
 use crate::poll::poll_until;
@@ -22,6 +22,9 @@ use crate::worker::stop::Stop;
 
 /// The stream of the folder's thread; lanes have those from 0 on.
 const STREAM: u8 = u8::MAX;
+
+/// Does the folder not work for so long, another one may be there.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the supervisor is told that the folder is gone.
 const TELL: Duration = Duration::from_secs(5);
@@ -34,6 +37,8 @@ pub(crate) struct FolderThread {
     ingress: FolderIngress,
     stop: Arc<Stop>,
     complaint: Option<String>,
+    /// When it ceased to work.
+    down_since: Option<Instant>,
     /// When the supervisor was told that the folder is gone.
     told: Option<Instant>,
 }
@@ -51,7 +56,16 @@ impl FolderThread {
             source: io::Error::from(io::ErrorKind::ResourceBusy),
         };
         let writer = folder.spool.writer(STREAM).ok_or_else(taken)?;
-        Ok(Self { folder, reader, writer, ingress, stop, complaint: None, told: None })
+        Ok(Self {
+            folder,
+            reader,
+            writer,
+            ingress,
+            stop,
+            complaint: None,
+            down_since: None,
+            told: None,
+        })
     }
 
     /// Carries what comes in until the end has come or the device is gone.
@@ -120,7 +134,9 @@ impl FolderThread {
             },
             fault => {
                 self.complain(fault);
-                matches!(fault, Fault::Dead { .. })
+                // A server that is gone may answer anything for a while.
+                let since = self.down_since.get_or_insert_with(Instant::now);
+                matches!(fault, Fault::Dead { .. }) || since.elapsed() > PATIENCE
             }
         };
         if is_gone && self.told.is_none_or(|told| told.elapsed() > TELL) {
@@ -141,6 +157,7 @@ impl FolderThread {
 
     /// Says that it works again, if it did not.
     fn settle(&mut self) {
+        self.down_since = None;
         if self.complaint.take().is_some() {
             tracing::info!("folder {} works again", self.folder.name);
         }
@@ -149,10 +166,7 @@ impl FolderThread {
 
 /// Says how the folder will be read, and what is left there.
 fn tell_character(folder: &Folder) {
-    let Character { filesystem, exclusive_rename, inotify, .. } = folder.spool.character();
-    let announced = if inotify { "announces files of this machine" } else { "announces nothing" };
-    let renames = if exclusive_rename { "" } else { ", renames without protection" };
-    tracing::debug!("folder {}: {filesystem}, {announced}{renames}", folder.name);
+    tracing::debug!("folder {}: {}", folder.name, folder.spool.character());
     for side in folder.spool.leftovers() {
         tracing::warn!("folder {}: {side} is left, since something foreign is in it", folder.name);
     }

@@ -63,6 +63,34 @@ fn files_are_taken_in_the_order_of_their_numbers() {
 }
 
 #[test]
+fn what_streams_wait_for_is_asked_in_turns_unless_its_name_was_seen() {
+    let mut inbox = Inbox::new(OWN);
+    let file = |stream, number| FileName { from: FROM, stream, number };
+    for (stream, number) in [(0, 2), (1, 1), (2, 3), (3, 9)] {
+        inbox.handle_name(&file(stream, number), Source::Listed, at(0));
+    }
+    assert_eq!(inbox.poll_expected(2), [file(0, 1), file(2, 1)]);
+    assert_eq!(inbox.poll_expected(2), [file(3, 1), file(0, 1)]);
+    assert_eq!(inbox.poll_expected(9), [file(2, 1), file(3, 1), file(0, 1)]);
+    assert_eq!(take(&mut inbox, at(0)), [1]);
+    assert!(inbox.poll_expected(9).contains(&file(1, 2)));
+}
+
+#[test]
+fn a_file_with_two_names_is_waited_for_until_it_has_one_and_else_is_foreign() {
+    let mut inbox = listed(&[1]);
+    let file = inbox.poll_file(at(0)).unwrap();
+    assert_eq!(inbox.handle_linked(&file, at(0)), Step::Later);
+    assert_eq!(inbox.poll_file(at(0)), None);
+    assert_eq!(take(&mut inbox, at(1)), [1]);
+    assert_eq!(skipped(&mut inbox), []);
+    let mut inbox = listed(&[1]);
+    assert_eq!(inbox.handle_linked(&file, at(0)), Step::Later);
+    assert_eq!(inbox.handle_linked(&file, TORN), Step::Leave);
+    assert_eq!(skipped(&mut inbox), [(Skip::Foreign, 1)]);
+}
+
+#[test]
 fn a_file_is_taken_once_however_often_it_is_seen() {
     let mut inbox = listed(&[1, 1, 2]);
     assert_eq!(take(&mut inbox, at(0)), [1, 2]);

@@ -22,14 +22,16 @@ use rustix::io::{Errno, Result};
 use super::fault::OpenError;
 use super::folder::Folder;
 use super::members;
+use super::remains::{self, is_remains};
 use crate::spool::name::{ALIVE, FileName};
-use crate::spool::side::Side;
+use crate::spool::side::{RunId, Side};
 
 /// How often an inbox is made until it stays.
 const ATTEMPTS: usize = 3;
 
-/// How often an inbox is emptied in which something is published in the meantime.
-const REMOVALS: usize = 3;
+/// How often an inbox is emptied in which something is published in the meantime, or in which files that
+/// were open a moment ago are not quite gone.
+const REMOVALS: usize = 8;
 
 /// How many names of a leftover are looked at.
 const NAMES: usize = 65_536;
@@ -40,7 +42,7 @@ pub(super) struct Claim {
     folder: Arc<Folder>,
     inbox: Folder,
     /// Holds the lock.
-    _alive: OwnedFd,
+    alive: Option<OwnedFd>,
     alive_inode: u64,
     side: Side,
 }
@@ -101,7 +103,7 @@ impl Claim {
         let alive = inbox.create(ALIVE, Mode::RUSR | Mode::WUSR)?;
         let _ = rustix::fs::flock(&alive, FlockOperation::NonBlockingLockExclusive);
         let alive_inode = inbox.entry(ALIVE)?.inode;
-        Ok(Self { folder: Arc::clone(folder), inbox, _alive: alive, alive_inode, side })
+        Ok(Self { folder: Arc::clone(folder), inbox, alive: Some(alive), alive_inode, side })
     }
 
     /// Removes what earlier runs of the label left behind.
@@ -124,6 +126,8 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if matches!(self.is_there(), Ok(true)) {
+            // Some file systems keep a file that is open under another name when it is removed.
+            self.alive = None;
             remove(&self.folder, &self.inbox, &self.side);
         }
     }
@@ -143,21 +147,23 @@ fn is_held(inbox: &Folder) -> bool {
 /// Removes an inbox with everything in it that is ours; `false` if something is left.
 fn remove(folder: &Folder, inbox: &Folder, side: &Side) -> bool {
     (0..REMOVALS).any(|_| {
-        empty(inbox);
+        empty(inbox, side.run);
         folder.remove_folder(side.emit().as_str()).is_ok()
     })
 }
 
 /// Removes what is ours in an inbox.
-fn empty(inbox: &Folder) {
-    let mut names = Vec::new();
+fn empty(inbox: &Folder, run: RunId) {
+    let (mut names, mut hidden) = (Vec::new(), Vec::new());
     let _ = inbox.list(NAMES, |name| {
         names.extend(FileName::parse(name).map(|(file, stage)| file.emit(stage)));
+        hidden.extend(is_remains(name).then(|| name.to_vec()));
     });
     for name in &names {
         let _ = inbox.remove_plain(name.as_str());
     }
     let _ = inbox.remove_plain(ALIVE);
+    hidden.iter().for_each(|name| remains::remove(inbox, run, name));
 }
 
 /// Who may do something in the folder may do it in an inbox; who owns an inbox may remove what others

@@ -3,6 +3,11 @@
 //!
 //! A name is asked about before it is opened: opening a device or a FIFO already does something, to the
 //! device or to who waits at the other end.
+//!
+//! Where other machines change the files too, what this one knows of them may be old (sshfs remembers names,
+//! attributes and listings for 20 seconds). What nobody asked for before is not remembered, nor what is
+//! opened, nor a directory that was just changed from here. So a listing first touches its directory, and
+//! [`Folder::has`] opens the file.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,8 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Statx, StatxFlags,
+    Timestamps, UTIME_NOW,
 };
 use rustix::io::{Errno, Result};
+use rustix::time::Timespec;
+
+use super::filesystem::Filesystem;
 
 /// Octets of names that are read at once.
 const LISTING_OCTETS: usize = 16 * 1024;
@@ -26,6 +35,7 @@ static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 #[derive(Debug)]
 pub(super) struct Folder {
     fd: OwnedFd,
+    filesystem: Filesystem,
 }
 
 /// What has a name.
@@ -35,6 +45,8 @@ pub(super) struct Entry {
     pub(super) inode: u64,
     /// Regular, and with this name only: what may be ours.
     pub(super) plain: bool,
+    /// Regular, and with one other name: what a server may be renaming by linking and unlinking it.
+    pub(super) linked: bool,
 }
 
 /// A pass through the names of a directory.
@@ -48,17 +60,23 @@ pub(super) struct ListingBuffer(Box<[MaybeUninit<u8>]>);
 impl Folder {
     /// The directory that `fd` is.
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+        let filesystem = Filesystem::of(&fd);
+        Self { fd, filesystem }
+    }
+
+    /// What it is on.
+    pub(super) fn filesystem(&self) -> Filesystem {
+        self.filesystem
     }
 
     /// The directory of this name in here, to read and write in.
     pub(super) fn folder(&self, name: &str) -> Result<Self> {
-        self.open(name, OFlags::RDONLY | OFlags::DIRECTORY).map(Self::new)
+        self.subfolder(name, OFlags::RDONLY)
     }
 
     /// The directory of this name in here, to write in: who may do only that may open it.
     pub(super) fn folder_to_write(&self, name: &str) -> Result<Self> {
-        self.open(name, OFlags::PATH | OFlags::DIRECTORY).map(Self::new)
+        self.subfolder(name, OFlags::PATH)
     }
 
     /// What has this name. Asks the server where there is one: what is remembered here may be old.
@@ -68,14 +86,28 @@ impl Folder {
         rustix::fs::statx(&self.fd, name, flags, wanted).map(|stat| Entry::of(&stat))
     }
 
+    /// Whether there is something of this name, in doubt yes.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let is_gone = |error| matches!(error, Errno::NOENT | Errno::STALE);
+        match self.entry(name) {
+            Err(error) => !is_gone(error),
+            Ok(Entry { plain: true, .. }) if !self.filesystem.local => {
+                !self.file(name).is_err_and(is_gone)
+            }
+            Ok(_) => true,
+        }
+    }
+
     /// Opens the file of this name to read it, and says what it is after that.
     pub(super) fn file(&self, name: &str) -> Result<(OwnedFd, Entry)> {
         let fd = self.open(name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let stat = rustix::fs::fstat(&fd)?;
+        let regular = FileType::from_raw_mode(stat.st_mode).is_file();
         let entry = Entry {
             octets: u64::try_from(stat.st_size).unwrap_or(0),
             inode: stat.st_ino,
-            plain: FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink <= 1,
+            plain: regular && stat.st_nlink <= 1,
+            linked: regular && stat.st_nlink == 2,
         };
         Ok((fd, entry))
     }
@@ -99,6 +131,11 @@ impl Folder {
 
     /// Removes a file. What is known to be no file of ours must not come here.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
+        if !self.filesystem.local {
+            // Closing is announced to a server and not waited for. libfuse gives a file that seems open
+            // another name, for ever if it is closed just then; another question gives it the time.
+            let _ = self.entry(name);
+        }
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
     }
 
@@ -118,6 +155,9 @@ impl Folder {
     /// Begins a listing. The directory is opened anew for it: some file systems list what was there when it
     /// was opened.
     pub(super) fn listing(&self) -> Result<Listing> {
+        if !self.filesystem.local {
+            self.touch();
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Listing { fd: rustix::fs::openat(&self.fd, c".", flags, Mode::empty())? })
     }
@@ -134,6 +174,18 @@ impl Folder {
             })?
         {}
         Ok(())
+    }
+
+    /// Changes the directory a little, if that is allowed, so that what is remembered of it is forgotten.
+    fn touch(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        let _ = rustix::fs::futimens(&self.fd, &times);
+    }
+
+    fn subfolder(&self, name: &str, flags: OFlags) -> Result<Self> {
+        let fd = self.open(name, flags | OFlags::DIRECTORY)?;
+        Ok(Self { fd, filesystem: self.filesystem })
     }
 
     /// Opens what has this name and lies in here.
@@ -162,7 +214,8 @@ impl Entry {
         let file_type = FileType::from_raw_mode(u32::from(stat.stx_mode));
         // Some file systems do not count links.
         let plain = file_type.is_file() && stat.stx_nlink <= 1;
-        Self { octets: stat.stx_size, inode: stat.stx_ino, plain }
+        let linked = file_type.is_file() && stat.stx_nlink == 2;
+        Self { octets: stat.stx_size, inode: stat.stx_ino, plain, linked }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the folder can do: tried out once, in the own inbox, before anybody knows of it.
 
+use std::fmt;
+
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
@@ -25,6 +27,9 @@ const OCTETS: [u8; 4096] = {
 pub struct Character {
     /// The kind of file system by its magic number (statfs(2)); all of FUSE is one kind.
     pub filesystem: &'static str,
+    /// Whether no other machine changes the files behind this one's back. Where one may, the next file of
+    /// each stream is asked for by its name, and the inbox is listed more rarely.
+    pub local: bool,
     /// Whether a file can be renamed so that it never replaces another one.
     pub exclusive_rename: bool,
     /// Whether inotify(7) tells what this machine does there.
@@ -32,6 +37,15 @@ pub struct Character {
     /// The mode of files, and whether it must be set although it was asked for.
     pub(super) mode: Mode,
     pub(super) sets_mode: bool,
+}
+
+impl fmt::Display for Character {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rename = if self.exclusive_rename { "renames exclusively" } else { "renames" };
+        let inotify = if self.inotify { "inotify and polling" } else { "polling" };
+        let look = if self.local { "listings" } else { "names, and listings at times" };
+        write!(f, "{}: {rename}, waits by {inotify} of {look}", self.filesystem)
+    }
 }
 
 impl Character {
@@ -68,7 +82,8 @@ fn probe(folder: &Folder, inbox: &Folder, part: &str, batch: &str) -> Result<Cha
     let inotify = watch.is_some_and(|mut watch| watch.has_seen(batch));
     read_back(inbox, batch, written)?;
     Ok(Character {
-        filesystem: filesystem(folder),
+        filesystem: folder.filesystem().name,
+        local: folder.filesystem().local,
         exclusive_rename,
         inotify,
         mode,
@@ -99,29 +114,25 @@ fn file_mode(folder: &Folder) -> rustix::io::Result<Mode> {
     Ok(mode & Mode::from_raw_mode(0o666) | Mode::RUSR | Mode::WUSR)
 }
 
-/// The name of the file system of a magic number (`include/uapi/linux/magic.h`, and for the last ones each
-/// file system's own header).
-fn filesystem(folder: &Folder) -> &'static str {
-    let magic = rustix::fs::fstatfs(folder).map_or(0, |stat| stat.f_type);
-    // On some architectures the field is signed and narrow; the number has 32 bits.
-    match u32::try_from(i128::from(magic) & 0xffff_ffff).unwrap_or(0) {
-        0x0102_1994 => "tmpfs",
-        0xef53 => "ext4",
-        0x5846_5342 => "xfs",
-        0x9123_683e => "btrfs",
-        0x794c_7630 => "overlay",
-        0xf2f5_2010 => "f2fs",
-        0x6969 => "nfs",
-        0xff53_4d42 | 0xfe53_4d42 => "smb",
-        0x6573_5546 => "fuse",
-        0x0102_1997 => "9p",
-        0x00c3_6400 => "ceph",
-        0x786f_4256 => "vboxsf",
-        0xbacb_acbc => "vmhgfs",
-        0x4d44 => "vfat",
-        0x2011_bab0 => "exfat",
-        0x7366_746e => "ntfs3",
-        0x2fc1_2fc1 => "zfs",
-        _ => "unknown",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_read_what_a_folder_can_do() {
+        let mut character = Character {
+            filesystem: "ext4",
+            local: true,
+            exclusive_rename: true,
+            inotify: true,
+            mode: Mode::RUSR,
+            sets_mode: false,
+        };
+        let text = "ext4: renames exclusively, waits by inotify and polling of listings";
+        assert_eq!(character.to_string(), text);
+        (character.filesystem, character.local) = ("fuse", false);
+        (character.exclusive_rename, character.inotify) = (false, false);
+        let text = "fuse: renames, waits by polling of names, and listings at times";
+        assert_eq!(character.to_string(), text);
     }
 }

@@ -12,6 +12,7 @@ use super::claim::Claim;
 use super::fault::{Fault, OpenError};
 use super::folder::{Entry, Folder, Listing, ListingBuffer};
 use super::members;
+use super::remains::{self, is_remains};
 use super::spool::Shared;
 use super::watch::Watch;
 use crate::spool::file::{FILE_MAX, Header};
@@ -21,6 +22,12 @@ use crate::spool::name::{ALIVE, FileName, Stage};
 use crate::spool::pace::Pace;
 use crate::spool::recv::RecvBatch;
 use crate::spool::side::RunId;
+
+/// How often an inbox is listed in which names are asked for.
+const LISTING: Duration = Duration::from_millis(500);
+
+/// How many names one look asks for.
+const NAMES: usize = 16;
 
 /// How many files one call reads until one has records.
 const ATTEMPTS: usize = 32;
@@ -45,6 +52,8 @@ pub struct Reader {
     watch: Watch,
     pace: Pace,
     health: Health,
+    /// When the last pass began.
+    listed: Option<Duration>,
     /// The pass that is under way.
     listing: Option<Listing>,
     buffer: ListingBuffer,
@@ -59,6 +68,7 @@ pub struct Reader {
 enum Sight {
     Missing,
     Foreign,
+    Linked,
     Oversized(usize),
     Octets(usize),
 }
@@ -81,6 +91,7 @@ impl Reader {
             claim,
             watch,
             health: Health::new(),
+            listed: None,
             listing: None,
             buffer: ListingBuffer::new(),
             missed: false,
@@ -170,7 +181,11 @@ impl Reader {
         }
         let mut found = self.take(batch, now)?;
         if !found && !listed && now >= self.pace.next() {
-            self.step_listing(now)?;
+            if self.shared.character.local {
+                self.step_listing(now)?;
+            } else {
+                self.ask(now)?;
+            }
             found = self.take(batch, now)?;
         }
         if found {
@@ -199,6 +214,24 @@ impl Reader {
             || self.missed
             || self.inbox.wants_pass(now)
             || self.pace.is_overdue(self.inbox.is_trusted(now), now)
+                && (self.shared.character.local
+                    || self.listed.is_none_or(|listed| now >= listed + LISTING))
+    }
+
+    /// Asks for the files that streams go on with, which is cheaper than a listing, and true where a listing
+    /// may be old.
+    fn ask(&mut self, now: Duration) -> Result<(), Fault> {
+        let Self { claim, inbox, .. } = self;
+        for file in inbox.poll_expected(NAMES) {
+            match claim.inbox().entry(file.emit(Stage::Batch).as_str()) {
+                Ok(_) => {
+                    inbox.handle_name(&file, Source::Listed, now);
+                }
+                Err(Errno::NOENT | Errno::STALE) => {}
+                Err(error) => return Err(Fault::of("look for a file", error)),
+            }
+        }
+        Ok(())
     }
 
     /// Goes on with the pass through the inbox, or begins one.
@@ -214,11 +247,12 @@ impl Reader {
     }
 
     fn try_step_listing(&mut self, now: Duration) -> rustix::io::Result<()> {
+        let own = self.shared.side.run;
         let Self { claim, inbox, listing, buffer, .. } = self;
         let pass = match listing {
             Some(pass) => pass,
             None => {
-                self.missed = false;
+                (self.missed, self.listed) = (false, Some(now));
                 inbox.begin_pass(now);
                 listing.insert(claim.inbox().listing()?)
             }
@@ -231,6 +265,7 @@ impl Reader {
             }
             Some((_, Stage::Part)) => {}
             None if name == ALIVE.as_bytes() => {}
+            None if is_remains(name) => remains::remove(claim.inbox(), own, name),
             None => inbox.handle_foreign_name(name),
         })?;
         if !more {
@@ -272,6 +307,7 @@ impl Reader {
             Ok(Sight::Octets(len)) => inbox.handle_octets(file, &arena[..len], records, now),
             Ok(Sight::Oversized(len)) => inbox.handle_oversized(file, &arena[..len], now),
             Ok(Sight::Foreign) => inbox.handle_foreign(file, now),
+            Ok(Sight::Linked) => inbox.handle_linked(file, now),
             Ok(Sight::Missing) => {
                 inbox.handle_missing(file, now);
                 Step::Leave
@@ -366,11 +402,13 @@ fn remove_passed(folder: &Folder, inbox: &mut Inbox, file: &FileName) {
 fn sight(folder: &Folder, file: &FileName, arena: &mut [u8]) -> rustix::io::Result<Sight> {
     let name = file.emit(Stage::Batch);
     let opened = match folder.entry(name.as_str()) {
+        Ok(Entry { linked: true, .. }) => return Ok(Sight::Linked),
         Ok(Entry { plain: false, .. }) => return Ok(Sight::Foreign),
         Ok(_) => folder.file(name.as_str()),
         Err(error) => Err(error),
     };
     match opened {
+        Ok((_, Entry { linked: true, .. })) => Ok(Sight::Linked),
         Ok((_, Entry { plain: false, .. })) => Ok(Sight::Foreign),
         Ok((fd, entry)) if entry.octets > FILE_MAX as u64 => {
             read(&fd, &mut arena[..Header::LEN], Header::LEN).map(Sight::Oversized)

@@ -285,8 +285,7 @@ impl Destination {
         let Self { inbox, outbox, line, .. } = self;
         outbox.review(octets, now, |number| {
             let file = FileName { from: own.run, stream, number };
-            let entry = inbox.entry(file.emit(Stage::Batch).as_str());
-            !matches!(entry, Err(Errno::NOENT | Errno::STALE))
+            inbox.has(file.emit(Stage::Batch).as_str())
         });
         line.update(outbox);
     }
