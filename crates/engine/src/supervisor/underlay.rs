@@ -242,7 +242,7 @@ pub(super) fn inner_mtu(
     };
     let remotes: BTreeSet<_> =
         places.iter().filter_map(|place| place.map_or(Some(None), ip)).collect();
-    if remotes.is_empty() && !places.is_empty() {
+    if listening.is_empty() && !remotes.iter().any(Option::is_some) {
         return Ok(IN_FOLDERS);
     }
     for remote in remotes {

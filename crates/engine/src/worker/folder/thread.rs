@@ -26,6 +26,9 @@ const STREAM: u8 = u8::MAX;
 /// Does the folder not work for so long, another one may be there.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often it is looked what other sides have not taken.
+const REVIEW: Duration = Duration::from_secs(1);
+
 /// How often the supervisor is told that the folder is gone.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,9 @@ pub(crate) struct FolderThread {
     writer: Writer,
     ingress: FolderIngress,
     stop: Arc<Stop>,
+    /// When it was looked last what other sides have not taken, and whether there was something.
+    reviewed: Instant,
+    has_outstanding: bool,
     complaint: Option<String>,
     /// When it ceased to work.
     down_since: Option<Instant>,
@@ -62,6 +68,8 @@ impl FolderThread {
             writer,
             ingress,
             stop,
+            reviewed: Instant::now(),
+            has_outstanding: false,
             complaint: None,
             down_since: None,
             told: None,
@@ -92,7 +100,14 @@ impl FolderThread {
     }
 
     fn wait(&mut self) -> Result<(), Ended> {
-        let pause = self.reader.next_look().saturating_sub(super::now());
+        let mut pause = self.reader.next_look().saturating_sub(super::now());
+        if self.reviewed.elapsed() >= REVIEW {
+            self.reviewed = Instant::now();
+            self.has_outstanding = self.folder.spool.review();
+        }
+        if self.has_outstanding {
+            pause = pause.min(REVIEW);
+        }
         if pause.is_zero() {
             return Ok(());
         }

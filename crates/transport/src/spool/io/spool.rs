@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::claim::Claim;
 use super::fault::{Fault, OpenError};
 use super::folder::Folder;
@@ -14,8 +16,12 @@ use super::probe::Character;
 use super::reader::Reader;
 use super::status::{Status, Tally};
 use super::writer::Writer;
+use crate::spool::name::{FileName, Stage};
 use crate::spool::outbox::Bound;
 use crate::spool::side::{Label, RunId, Side};
+
+/// How many names of an inbox a review looks at.
+const NAMES: usize = 4096;
 
 /// What a spool is allowed, and how patient it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +138,23 @@ impl Spool {
             .map_err(|error| Fault::of("list the sides", error))?;
         sides.remove(&self.shared.side);
         Ok(sides.into_iter().collect())
+    }
+
+    /// Finds out which sides have taken everything, so that the status says so while nothing is published; whether
+    /// something is outstanding. Touches the folder only if so.
+    pub fn review(&self) -> bool {
+        let Shared { folder, side, tally, .. } = &*self.shared;
+        tally.review(|to| {
+            let is_ours = |name: &[u8]| {
+                FileName::parse(name)
+                    .is_some_and(|(file, stage)| file.from == side.run && stage == Stage::Batch)
+            };
+            let mut is_there = false;
+            let inbox = folder.folder(to.emit().as_str());
+            let listed =
+                inbox.and_then(|inbox| inbox.list(NAMES, |name| is_there |= is_ours(name)));
+            is_there || !matches!(listed, Ok(()) | Err(Errno::NOENT | Errno::NOTDIR))
+        })
     }
 
     /// How it is doing.

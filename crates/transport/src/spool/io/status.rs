@@ -161,6 +161,17 @@ impl Tally {
         sides
     }
 
+    /// Notes which sides have nothing any more; `has` says of each whether something is there. Whether one has.
+    pub(super) fn review(&self, has: impl Fn(&Side) -> bool) -> bool {
+        let lines: Vec<_> =
+            self.lines().iter().filter(|line| line.is_outstanding()).cloned().collect();
+        for line in lines.iter().filter(|line| !has(&line.to)) {
+            line.files.store(0, Ordering::Relaxed);
+            line.octets.store(0, Ordering::Relaxed);
+        }
+        lines.iter().any(|line| line.is_outstanding())
+    }
+
     fn lines(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Line>>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,6 +184,10 @@ impl Line {
         self.files.store(outbox.files(), Ordering::Relaxed);
         self.octets.store(outbox.octets(), Ordering::Relaxed);
         self.oldest.store(u64::try_from(oldest).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn is_outstanding(&self) -> bool {
+        self.files.load(Ordering::Relaxed) > 0
     }
 
     fn outstanding(&self, now: Duration) -> Option<Outstanding> {
