@@ -84,6 +84,15 @@ impl RemoteAddr {
         }
     }
 
+    /// Whether `other` may be who is meant by this: the same sender, or anybody in the folder if nobody in particular is
+    /// meant.
+    pub(crate) fn means(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Side(Side { label: 0, .. }), Self::Side(_)) => true,
+            _ => self.sender() == other.sender(),
+        }
+    }
+
     /// What stays the same as long as it is the same sender.
     pub(crate) fn sender(&self) -> Self {
         match self {

@@ -13,7 +13,7 @@
 
 use ipnet::IpNet;
 
-use crate::path::{Path, RemoteAddr};
+use crate::path::{Path, RemoteAddr, Side};
 use crate::routing::Routing;
 
 /// A peer's place in the table.
@@ -50,6 +50,8 @@ pub struct PeerTable {
     /// Sorted by where the peers send from.
     remotes: Vec<(RemoteAddr, PeerIndex)>,
     waiting: Option<PeerIndex>,
+    /// Who is whoever else is in a folder.
+    anybody: Option<PeerIndex>,
 }
 
 impl PeerTable {
@@ -68,7 +70,9 @@ impl PeerTable {
             .collect();
         remotes.sort_by_key(|&(remote, _)| remote);
         let waiting = indexed(&peers).find(|(_, peer)| peer.path.is_none()).map(|(index, _)| index);
-        Self { peers, routing, remotes, waiting }
+        let nobody = RemoteAddr::Side(Side::default());
+        let anybody = remotes.iter().find(|(remote, _)| *remote == nobody).map(|(_, peer)| *peer);
+        Self { peers, routing, remotes, waiting, anybody }
     }
 
     /// The peers in the order of the configuration.
@@ -98,7 +102,10 @@ impl PeerTable {
     pub fn sender(&self, remote: &RemoteAddr) -> Sender {
         match self.remotes.binary_search_by_key(&remote.sender(), |&(remote, _)| remote) {
             Ok(place) => Sender::Peer(self.remotes[place].1),
-            Err(_) => self.waiting.map_or(Sender::Stranger, Sender::First),
+            Err(_) => match (remote, self.anybody) {
+                (RemoteAddr::Side(_), Some(peer)) => Sender::Peer(peer),
+                _ => self.waiting.map_or(Sender::Stranger, Sender::First),
+            },
         }
     }
 
@@ -110,7 +117,7 @@ impl PeerTable {
     pub fn with_path(&self, index: PeerIndex, path: Path) -> Self {
         let mut peers = self.peers.clone();
         if let Some(peer) = peers.get_mut(usize::from(index.0))
-            && peer.path.is_none_or(|known| known.remote.sender() == path.remote.sender())
+            && peer.path.is_none_or(|known| known.remote.means(&path.remote))
         {
             peer.path = Some(path);
         }
@@ -135,7 +142,7 @@ fn indexed(peers: &[Peer]) -> impl Iterator<Item = (PeerIndex, &Peer)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::{LocalAddr, Side, TransportIndex};
+    use crate::path::{LocalAddr, TransportIndex};
 
     fn path(remote: &str) -> Path {
         Path { transport: TransportIndex(0), remote: remote.parse().unwrap(), local: None }
@@ -177,6 +184,23 @@ mod tests {
         assert_eq!(table.sender(&side(8, 1).remote), Sender::Stranger);
         let later = table.with_path(PeerIndex(1), side(7, 2));
         assert_eq!(later.path(PeerIndex(1)), Some(&side(7, 2)));
+    }
+
+    #[test]
+    fn whoever_else_is_in_the_folder_is_one_side_from_its_first_word_on() {
+        let at = |label, run| Path {
+            transport: TransportIndex(0),
+            remote: RemoteAddr::Side(Side { label, run }),
+            local: None,
+        };
+        let anybody = Peer { path: Some(at(0, 0)), ..peer("b", None, &["0.0.0.0/0"]) };
+        let table = PeerTable::new(vec![anybody]);
+        assert_eq!(table.sender(&at(7, 1).remote), Sender::Peer(PeerIndex(0)));
+        let table = table.with_path(PeerIndex(0), at(7, 1));
+        assert_eq!(table.path(PeerIndex(0)), Some(&at(7, 1)));
+        assert_eq!(table.sender(&at(8, 1).remote), Sender::Stranger);
+        let table = table.with_path(PeerIndex(0), at(8, 1));
+        assert_eq!(table.path(PeerIndex(0)), Some(&at(7, 1)));
     }
 
     #[test]

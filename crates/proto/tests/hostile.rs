@@ -347,7 +347,10 @@ fn flood(
             for answer in host.drain(now) {
                 assert_eq!(answer.path, from);
                 assert!(answer.datagram.len() < message.len());
-                answered(answer.path.remote.socket_addr().unwrap(), &answer.datagram);
+                answered(
+                    answer.path.remote.socket_addr().expect("a wire is one of UDP"),
+                    &answer.datagram,
+                );
             }
         }
     })

@@ -12,6 +12,7 @@ pub(super) mod mail;
 pub(super) mod thread;
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proto::{RemoteAddr, Side};
@@ -33,7 +34,13 @@ pub(crate) struct Folder {
     pub(crate) name: String,
     pub(crate) spool: Spool,
     pub(crate) mail: Mail,
+    /// Whether it was said that nobody knows who is meant.
+    is_crowd_told: AtomicBool,
 }
+
+/// More than one side is there, and none of them is meant in particular.
+const CROWD: &str =
+    "there are several other sides, and without security a peer in a folder must be the only one";
 
 impl Folder {
     /// Becomes a side of the folder.
@@ -47,7 +54,7 @@ impl Folder {
         let mail = Mail::new();
         let mail =
             mail.map_err(|source| OpenError::Unfit { operation: "make an eventfd", source })?;
-        Ok(Self { name: setup.name.clone(), spool, mail })
+        Ok(Self { name: setup.name.clone(), spool, mail, is_crowd_told: AtomicBool::new(false) })
     }
 
     /// How it stands with it.
@@ -76,7 +83,14 @@ impl Folder {
         if side.run != 0 && sides.contains(&wanted) {
             return vec![wanted];
         }
-        sides.retain(|there| side.label == 0 || there.label == wanted.label);
+        if side.label != 0 {
+            sides.retain(|there| there.label == wanted.label);
+        } else if !sides.is_sorted_by(|one, other| one.label == other.label) {
+            if !self.is_crowd_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("folder {}: {CROWD}", self.name);
+            }
+            sides.clear();
+        }
         sides.truncate(RUNS);
         sides
     }
