@@ -27,8 +27,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS/LENGTH")]
     address: Vec<IpNet>,
 
-    /// Where to listen [default: udp://0.0.0.0:4740 and udp://[::]:4740]
-    #[arg(long, value_name = "URL")]
+    /// Where to listen; by default at port 4740 of UDP, on all addresses.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where to listen [default: udp://0.0.0.0:4740 and udp://[::]:4740]"
+    )]
     listen: Vec<String>,
 
     /// A folder that both machines have, instead of a network.
