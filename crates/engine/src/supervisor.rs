@@ -297,6 +297,8 @@ impl Supervisor {
 
     /// Finds what is wrong with the plan before anything is changed.
     fn check(&mut self) -> Result<(), TunnelError> {
+        let refused = |cause| TunnelError::Attach { tunnel: self.config.name.clone(), cause };
+        attachment::check_folders(&self.folders).map_err(refused)?;
         let desired = self.desired(false)?;
         match self.host.plan(&desired) {
             // Opening the device tells more about that, and changes nothing either.

@@ -6,7 +6,7 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | build hosts and links | [`TwoHosts::build`], [`ThreeHosts::build`], [`Gateway::build`] |
+//! | build hosts and links | [`TwoHosts::build`], [`ThreeHosts::build`], [`Gateway::build`], [`SharedFolder::build`] |
 //! | do something inside a host | [`Host::run`], [`Host::spawn`] |
 //! | see packets, or be sure that there are none | [`Capture`], [`Witness`] |
 //! | measure TCP throughput | [`throughput::measure`] |
@@ -39,4 +39,4 @@ pub use deadline::{Deadline, Interrupt};
 pub use filter::Filter;
 pub use host::Host;
 pub use process::Process;
-pub use topology::{Gateway, Network, ThreeHosts, Topology, TwoHosts};
+pub use topology::{Gateway, Network, SharedFolder, ThreeHosts, Topology, TwoHosts};

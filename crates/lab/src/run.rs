@@ -12,10 +12,13 @@
 //! A scenario is the list of its own steps; what several have in common is in `steps`, and what they
 //! look at in `inspection`.
 
+mod eavesdropper;
 mod follow;
 mod gateway;
 mod inspection;
+mod internet;
 mod reach;
+mod shared_folder;
 mod steps;
 mod three_hosts;
 mod traffic;
@@ -142,6 +145,9 @@ pub enum RunError {
     /// Two hosts could not be given sockets to try something with, or what should arrive did not.
     #[error("exchange packets between hosts")]
     Sockets(#[source] io::Error),
+    /// The shared folder cannot be read or written.
+    #[error("look into the shared folder")]
+    Folder(#[source] io::Error),
     /// The user wants to end.
     #[error("interrupted")]
     Interrupted,
@@ -153,6 +159,7 @@ pub fn drawing(topology: Topology) -> &'static str {
         Topology::TwoHosts => two_hosts::DRAWING,
         Topology::ThreeHosts => three_hosts::DRAWING,
         Topology::Gateway => gateway::DRAWING,
+        Topology::SharedFolder => shared_folder::DRAWING,
     }
 }
 
@@ -163,6 +170,7 @@ pub(crate) fn prepare(network: &Network) -> Result<[(End, &Host); 2], BuildError
         Network::TwoHosts(hosts) => Ok(two_hosts::ends(hosts)),
         Network::ThreeHosts(hosts) => three_hosts::prepare(hosts),
         Network::Gateway(hosts) => Ok(gateway::ends(hosts)),
+        Network::SharedFolder(hosts) => Ok(shared_folder::ends(hosts)),
     }
 }
 
@@ -181,6 +189,7 @@ pub fn run(
         Topology::TwoHosts => two_hosts::play(&mut scenario),
         Topology::ThreeHosts => three_hosts::play(&mut scenario),
         Topology::Gateway => gateway::play(&mut scenario),
+        Topology::SharedFolder => shared_folder::play(&mut scenario),
     };
     match traffic.map(|traffic| scenario.report(topology, traffic)) {
         // Whatever was waited for then, this is why it did not come.

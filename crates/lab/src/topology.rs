@@ -7,6 +7,7 @@
 //! namespace nothing is read or changed.
 
 mod gateway;
+mod shared_folder;
 mod three_hosts;
 mod two_hosts;
 
@@ -16,9 +17,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use netlink::{Address, LinkIndex, Socket, SysctlError, sysctl};
+use netlink::{Address, LinkIndex, Route, Socket, SysctlError, sysctl};
 
 pub use gateway::Gateway;
+pub use shared_folder::SharedFolder;
 pub use three_hosts::ThreeHosts;
 pub use two_hosts::TwoHosts;
 
@@ -52,6 +54,8 @@ pub enum Topology {
     ThreeHosts,
     /// See [`Gateway`].
     Gateway,
+    /// See [`SharedFolder`].
+    SharedFolder,
 }
 
 /// A topology that was built.
@@ -63,6 +67,8 @@ pub enum Network {
     ThreeHosts(ThreeHosts),
     /// A client, a gateway and the internet.
     Gateway(Gateway),
+    /// A host without a network, one with internet, and the internet.
+    SharedFolder(SharedFolder),
 }
 
 /// Why a topology could not be built.
@@ -87,6 +93,9 @@ pub enum BuildError {
         /// The cause.
         source: SysctlError,
     },
+    /// There is no folder to share.
+    #[error("make a folder to share")]
+    Folder(#[source] io::Error),
     /// Packets do not pass from one host to another.
     #[error("wait for a packet from host {from} to host {to}")]
     Passage {
@@ -112,7 +121,8 @@ pub enum PassageError {
 
 impl Topology {
     /// Every topology, the smallest first.
-    pub const ALL: [Self; 3] = [Self::TwoHosts, Self::ThreeHosts, Self::Gateway];
+    pub const ALL: [Self; 4] =
+        [Self::TwoHosts, Self::ThreeHosts, Self::Gateway, Self::SharedFolder];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -120,6 +130,7 @@ impl Topology {
             Self::TwoHosts => "two-hosts",
             Self::ThreeHosts => "three-hosts",
             Self::Gateway => "gateway",
+            Self::SharedFolder => "shared-folder",
         }
     }
 
@@ -136,6 +147,9 @@ impl Topology {
             Self::Gateway => {
                 "A has no internet but B has: A's default route goes through a tunnel to B"
             }
+            Self::SharedFolder => {
+                "A has no network, only a folder that B has, too: A's internet comes through the folder"
+            }
         }
     }
 
@@ -145,6 +159,7 @@ impl Topology {
             Self::TwoHosts => TwoHosts::build().map(Network::TwoHosts),
             Self::ThreeHosts => ThreeHosts::build().map(Network::ThreeHosts),
             Self::Gateway => Gateway::build().map(Network::Gateway),
+            Self::SharedFolder => SharedFolder::build().map(Network::SharedFolder),
         }
     }
 }
@@ -156,6 +171,7 @@ impl Network {
             Self::TwoHosts(topology) => topology.hosts().into(),
             Self::ThreeHosts(topology) => topology.hosts().into(),
             Self::Gateway(topology) => topology.hosts().into(),
+            Self::SharedFolder(topology) => topology.hosts().into(),
         }
     }
 }
@@ -195,6 +211,19 @@ pub(crate) const fn lan_ipv4(number: u8) -> Ipv4Addr {
 /// The IPv6 address of the host with `number` on the first Ethernet of a topology.
 pub(crate) const fn lan_ipv6(number: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, number as u16)
+}
+
+/// The number of the Ethernet between B and the internet.
+const UPLINK: u8 = 2;
+
+/// The IPv4 address of the host with `number` on that Ethernet.
+const fn uplink_ipv4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, number)
+}
+
+/// The IPv6 address of the host with `number` on that Ethernet.
+const fn uplink_ipv6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, number as u16)
 }
 
 fn net(address: IpAddr, prefix_len: u8) -> IpNet {
@@ -295,6 +324,19 @@ fn configure(host: &Host, port: Port) -> Result<(), BuildError> {
         port.addresses
             .into_iter()
             .try_for_each(|local| socket.add_address(&Address { link, local, peer: None }))
+    })
+}
+
+fn add_default_route(
+    host: &Host,
+    device: &'static str,
+    via: IpAddr,
+    metric: Option<u32>,
+) -> Result<(), BuildError> {
+    let everything: IpNet = net(if via.is_ipv4() { ANYWHERE_IPV4 } else { ANYWHERE_IPV6 }, 0);
+    change(host, move |socket| {
+        let link = Some(link(socket, device)?);
+        socket.add_route(&Route { via: Some(via), link, metric, ..Route::new(everything) })
     })
 }
 

@@ -4,6 +4,7 @@
 //! *worker*, which carries the packets. What the supervisor has changed stands in a journal in the
 //! directory of the configuration file, never in that of the machine's own tunnels.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,12 +28,12 @@ pub(crate) const PORT: u16 = 4740;
 pub(crate) const RUNTIME_DIRECTORY: &str = "RUNTIME_DIRECTORY";
 
 /// One end of a tunnel: what its configuration file is to say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct End {
     /// The tunnel's name, unique in the lab.
     pub(crate) name: &'static str,
     /// The configuration file.
-    pub(crate) config: &'static str,
+    pub(crate) config: Cow<'static, str>,
     /// What the file beside it, `NAME.key`, holds, if the tunnel is one of sessions.
     pub(crate) private_key: Option<&'static str>,
 }
@@ -89,7 +90,7 @@ impl End {
             write_secret(&file, key).map_err(|source| TunnelError::Configure { file, source })?;
         }
         let file = directory.join(format!("{name}.toml"));
-        fs::write(&file, config)
+        fs::write(&file, &*config)
             .map_err(|source| TunnelError::Configure { file: file.clone(), source })?;
         let failed = |source| TunnelError::Start { name, host: host.name(), source };
         let mut command = program(adit, directory);

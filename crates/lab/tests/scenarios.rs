@@ -18,6 +18,15 @@
 //!   eth0 10.1.0.1 ------------ eth0 10.1.0.2
 //!                              eth1 198.51.100.2 -------- eth0 198.51.100.3
 //! ```
+//!
+//! And with a folder in the place of the wire between A, which has no other, and B:
+//!
+//! ```text
+//!   host A                     host B                     host C
+//!   adit0 10.9.0.1 =========== adit0 10.9.0.2
+//!   the folder --------------- the folder
+//!                              eth0 198.51.100.2 -------- eth0 198.51.100.3
+//! ```
 
 #![allow(
     clippy::unwrap_used,
@@ -100,6 +109,29 @@ fn the_gateway_passes_every_check_and_c_sees_its_address() {
     let packet = |hop: usize| report["hops"][hop]["packet"].as_str().unwrap();
     assert!(packet(1).starts_with("IPv4 10.9.0.1 > 198.51.100.3: UDP "), "{}", packet(1));
     assert!(packet(3).starts_with("IPv4 198.51.100.2 > 198.51.100.3: UDP "), "{}", packet(3));
+}
+
+#[test]
+fn the_shared_folder_passes_every_check_and_a_page_comes_through_it() {
+    let (true, Some(adit)) = (privileged(), adit()) else { return };
+    let (report, exit) = run(&adit, "shared-folder");
+    assert_passed(&report, exit);
+    assert_eq!(report["traffic"]["answered"], 50);
+    let way = [("A adit0", true), ("B adit0", false), ("B eth0", true), ("C eth0", false)];
+    let there = way.map(|(place, outgoing)| (place.to_owned(), outgoing));
+    let back = way.map(|(place, outgoing)| (place.to_owned(), !outgoing)).into_iter().rev();
+    assert_eq!(hops(&report), there.into_iter().chain(back).collect::<Vec<_>>());
+    let names = report["checks"].as_array().unwrap().iter().map(|check| &check["name"]);
+    let names: Vec<_> = names.map(|name| name.as_str().unwrap()).collect();
+    for name in [
+        "without a tunnel A has no way to C",
+        "A resolves a name",
+        "A fetches a page over HTTP",
+        "nobody who reads the folder can read a message",
+        "the folder is as before, a file of others untouched",
+    ] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
 }
 
 #[test]

@@ -11,6 +11,11 @@
 //!   host A                      host B                           host C
 //!   10.1.0.1, fd01::1 --------- 10.1.0.2, fd01::2
 //!   10.2.0.1, fd02::1 - nobody  198.51.100.2, 2001:db8:100::2 -- 198.51.100.3, 2001:db8:100::3
+//!
+//!   shared-folder
+//!   host A                      host B                           host C
+//!   a folder ------------------ the folder
+//!                               198.51.100.2, 2001:db8:100::2 -- 198.51.100.3, 2001:db8:100::3
 //! ```
 
 #![allow(
@@ -26,7 +31,10 @@ use std::time::Duration;
 
 use common::{assert_gone, namespace, privileged};
 use lab::capture::CaptureError;
-use lab::{Capture, Deadline, Filter, Gateway, Host, ThreeHosts, TwoHosts, Witness, throughput};
+use lab::{
+    Capture, Deadline, Filter, Gateway, Host, SharedFolder, ThreeHosts, TwoHosts, Witness,
+    throughput,
+};
 use netlink::nftables::{self, Hook, Policy};
 use netlink::{Route, Socket, sysctl};
 
@@ -95,6 +103,24 @@ fn the_hosts_of_each_wire_of_the_gateway_reach_each_other_over_ipv4_and_ipv6() {
     assert_reaches(&b, &c, "198.51.100.3", "198.51.100.2");
     assert_reaches(&b, &c, "2001:db8:100::3", "2001:db8:100::2");
     assert_reaches(&c, &b, "198.51.100.2", "198.51.100.3");
+}
+
+#[test]
+fn of_the_shared_folder_only_b_and_c_reach_each_other_and_the_folder_goes_in_the_end() {
+    if !privileged() {
+        return;
+    }
+    let topology = SharedFolder::build().unwrap();
+    let SharedFolder { a, b, c, .. } = &topology;
+    assert_reaches(b, c, "198.51.100.3", "198.51.100.2");
+    assert_reaches(c, b, "2001:db8:100::2", "2001:db8:100::3");
+    let links = a.run(|| Socket::open().unwrap().links().unwrap());
+    let names: Vec<_> = links.into_iter().map(|link| link.name).collect();
+    assert_eq!(names, ["lo"]);
+    let folder = topology.folder().to_owned();
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    drop(topology);
+    assert!(!folder.exists());
 }
 
 /// Destination, router, link and metric of the default routes, IPv4 first and the lowest metric first.

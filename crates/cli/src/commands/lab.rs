@@ -123,7 +123,7 @@ fn list(args: &ListArgs, output: &mut Output) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     for Line { name, summary } in topologies {
-        output.line(format_args!("{name:<12}  {summary}"))?;
+        output.line(format_args!("{name:<13}  {summary}"))?;
     }
     Ok(Exit::Done)
 }

@@ -36,6 +36,15 @@ pub enum AttachError {
     /// The device cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A folder cannot be opened.
+    #[error("open folder {}", .folder.display())]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// The worker cannot be started.
     #[error("start the worker of device {device:?}")]
     Start {
@@ -294,6 +303,16 @@ fn folder_setups(lasting: &Lasting<'_>) -> Vec<FolderSetup> {
         poll_max: config.local.poll_max,
     };
     lasting.folders.iter().map(setup).collect()
+}
+
+/// Finds out whether the folders can be opened.
+pub(crate) fn check_folders(folders: &[PathBuf]) -> Result<(), AttachError> {
+    for folder in folders {
+        if let Err(StartError::Folder { folder, cause }) = open_folder(folder) {
+            return Err(AttachError::Folder { folder, cause });
+        }
+    }
+    Ok(())
 }
 
 /// Opens a folder. It is opened for each worker anew, since another file system may be there by then.

@@ -8,6 +8,7 @@
 //! Then things go wrong: A's worker is killed, and the tunnel goes on; A's supervisor is killed, and
 //! `adit down` takes back what it left.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitStatus;
@@ -31,7 +32,6 @@ use crate::host::Host;
 use crate::probe::message::DEFAULT_TEXT;
 use crate::process::Process;
 use crate::snapshot::{SnapshotError, route_line};
-use crate::throughput;
 use crate::topology::{ETH0, ETH1, Gateway};
 use crate::tunnel::{DEVICE, End, PORT, Tunnel, program};
 
@@ -74,7 +74,8 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 /// The keys are known to everybody who has this file. They protect nothing: what is behind them never leaves the lab.
 const END_A: End = End {
     name: "lab-a",
-    config: r#"[device]
+    config: Cow::Borrowed(
+        r#"[device]
 name = "adit0"
 addresses = ["10.9.0.1/24", "fd09::1/64"]
 
@@ -91,13 +92,15 @@ name = "b"
 public-key = "Jw22sADkQz7LYTs9mD/gsX0Fu6u96xMYS2JFmLQ2XlU="
 endpoints = ["udp://10.1.0.2:4740"]
 "#,
+    ),
     private_key: Some("QMPx0iZRwL8pnOiaf2i3VmJTVZM13vgH9Cr2v3xKFGg="),
 };
 
 /// B shares its internet, and learns where A is from its first datagram.
 const END_B: End = End {
     name: "lab-b",
-    config: r#"[device]
+    config: Cow::Borrowed(
+        r#"[device]
 name = "adit0"
 addresses = ["10.9.0.2/24", "fd09::2/64"]
 
@@ -114,6 +117,7 @@ name = "a"
 public-key = "GdTbMHmDt+i7lWzjLsBqAJ2+GRyHaawu3dI6rBjChho="
 allowed-ips = ["10.9.0.1/32", "fd09::1/128"]
 "#,
+    ),
     private_key: Some("aGhIS0GJjY8IDWCwGRNwWTKDG1lTv5w4LgoIxZY9ZFs="),
 };
 
@@ -140,7 +144,7 @@ pub(super) fn play(scenario: &mut Scenario<'_>) -> Result<Traffic, RunError> {
     scenario.step("look at what held")?;
     scenario.check_traffic(&traffic);
     scenario.check_source("messages arrive with B's address", &traffic, Gateway::UPLINK);
-    scenario.check_translated(a, c)?;
+    scenario.check_translated([a, c], C, UPLINK)?;
     scenario.check_default_routes(a, &defaults)?;
     scenario.check_admitted(b)?;
 
@@ -199,19 +203,6 @@ impl Scenario<'_> {
         }
         let evidence = format!("{sealed} sealed messages on A's Ethernet, {legible} legible ones");
         self.check("nobody on the LAN can read a message", sealed > 0 && legible == 0, evidence);
-        Ok(())
-    }
-
-    /// C takes connections from A for B's.
-    fn check_translated(&mut self, a: &Host, c: &Host) -> Result<(), RunError> {
-        let mut seen = Vec::new();
-        for address in C {
-            let (_, accepted) = throughput::connect(a, c, address, Some(self.interrupt))?;
-            seen.push(accepted.peer_addr().map_err(RunError::Sockets)?.ip());
-        }
-        let evidence: Vec<_> = seen.iter().map(ToString::to_string).collect();
-        let evidence = format!("C sees TCP connections from {}", evidence.join(" and "));
-        self.check("C sees B's addresses, over IPv4 and IPv6", seen == UPLINK, evidence);
         Ok(())
     }
 

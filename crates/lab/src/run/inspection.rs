@@ -1,6 +1,6 @@
 //! Looking at hosts before, during and after a tunnel, and saying what should hold.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink::{Socket, sysctl};
 use wire::offload::LinkLayer;
@@ -10,6 +10,7 @@ use super::{RunError, Scenario, Traffic};
 use crate::capture::Testimony;
 use crate::host::Host;
 use crate::snapshot::{Snapshot, SnapshotError};
+use crate::throughput;
 
 /// Strict reverse path filtering (RFC 3704, section 2.2).
 const STRICT: &str = "1";
@@ -81,6 +82,25 @@ impl Scenario<'_> {
             None => "the sink saw none".to_owned(),
         };
         self.check(name, passed, evidence);
+    }
+
+    /// The internet takes connections from the client to `addresses` for those of the gateway.
+    pub(super) fn check_translated(
+        &mut self,
+        [client, internet]: [&Host; 2],
+        addresses: [IpAddr; 2],
+        gateway: [IpAddr; 2],
+    ) -> Result<(), RunError> {
+        let mut seen = Vec::new();
+        for address in addresses {
+            let interrupt = Some(self.interrupt);
+            let (_, accepted) = throughput::connect(client, internet, address, interrupt)?;
+            seen.push(accepted.peer_addr().map_err(RunError::Sockets)?.ip());
+        }
+        let evidence: Vec<_> = seen.iter().map(ToString::to_string).collect();
+        let evidence = format!("C sees TCP connections from {}", evidence.join(" and "));
+        self.check("C sees B's addresses, over IPv4 and IPv6", seen == gateway, evidence);
+        Ok(())
     }
 
     /// Reverse path filtering is strict on `hosts`, for every link of theirs.

@@ -8,6 +8,7 @@
 //! than A's answers leave by. So the tunnel relaxes the check of reverse paths of A's `eth0`, and of
 //! nothing else, as long as it is up.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -42,7 +43,8 @@ const INNER_NET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 9, 0, 0), 24);
 /// A sends what is for C through the tunnel.
 const END_A: End = End {
     name: "lab-a",
-    config: r#"[device]
+    config: Cow::Borrowed(
+        r#"[device]
 name = "adit0"
 addresses = ["10.9.0.1/24"]
 
@@ -57,13 +59,15 @@ routes = ["10.1.0.3/32"]
 name = "b"
 endpoints = ["udp://10.1.0.2:4740"]
 "#,
+    ),
     private_key: None,
 };
 
 /// B forwards, and learns where A is from its first datagram.
 const END_B: End = End {
     name: "lab-b",
-    config: r#"[device]
+    config: Cow::Borrowed(
+        r#"[device]
 name = "adit0"
 addresses = ["10.9.0.2/24"]
 
@@ -77,6 +81,7 @@ forward = true
 [[peer]]
 name = "a"
 "#,
+    ),
     private_key: None,
 };
 

@@ -1,5 +1,6 @@
 //! The scenario of two hosts: a tunnel over one wire, and nothing else.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use wire::offload::LinkLayer;
@@ -29,7 +30,8 @@ const INNER_B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 /// A knows where B is.
 const END_A: End = End {
     name: "lab-a",
-    config: r#"[device]
+    config: Cow::Borrowed(
+        r#"[device]
 name = "adit0"
 addresses = ["10.9.0.1/24"]
 
@@ -41,13 +43,15 @@ security = "none"
 name = "b"
 endpoints = ["udp://10.1.0.2:4740"]
 "#,
+    ),
     private_key: None,
 };
 
 /// B learns where A is from its first datagram.
 const END_B: End = End {
     name: "lab-b",
-    config: r#"[device]
+    config: Cow::Borrowed(
+        r#"[device]
 name = "adit0"
 addresses = ["10.9.0.2/24"]
 
@@ -58,6 +62,7 @@ security = "none"
 [[peer]]
 name = "a"
 "#,
+    ),
     private_key: None,
 };
 

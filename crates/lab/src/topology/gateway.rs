@@ -2,19 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
-use netlink::Route;
 use netlink::nftables::{self, ChainId, Family};
 
 use super::{
-    ANYWHERE_IPV4, ANYWHERE_IPV6, BuildError, ETH0, ETH1, Port, await_passage, change, configure,
-    connect, host, lan_ipv4, lan_ipv6, link, net, write_sysctls,
+    BuildError, ETH0, ETH1, Port, UPLINK, add_default_route, await_passage, change, configure,
+    connect, host, lan_ipv4, lan_ipv6, link, uplink_ipv4, uplink_ipv6, write_sysctls,
 };
 use crate::host::Host;
 
-/// The numbers of the three Ethernets.
+/// The number of the Ethernet to the dead end.
 const DEAD_END: u8 = 1;
-const UPLINK: u8 = 2;
 
 /// A metric that is a default route's first choice, and one that is its second.
 const FIRST: u32 = 100;
@@ -130,27 +127,6 @@ impl Gateway {
         }
         Ok(())
     }
-}
-
-const fn uplink_ipv4(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(198, 51, 100, number)
-}
-
-const fn uplink_ipv6(number: u8) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, number as u16)
-}
-
-fn add_default_route(
-    host: &Host,
-    device: &'static str,
-    via: IpAddr,
-    metric: Option<u32>,
-) -> Result<(), BuildError> {
-    let everything: IpNet = net(if via.is_ipv4() { ANYWHERE_IPV4 } else { ANYWHERE_IPV6 }, 0);
-    change(host, move |socket| {
-        let link = Some(link(socket, device)?);
-        socket.add_route(&Route { via: Some(via), link, metric, ..Route::new(everything) })
-    })
 }
 
 /// Makes the chains that drop whatever `host` forwards.

@@ -47,6 +47,7 @@ mod sessions;
 mod several_peers;
 mod sizes;
 mod socat;
+mod spool;
 mod tap;
 mod tcpdump;
 mod teardown;

@@ -1,11 +1,16 @@
 //! What was judged is joined with its neighbours of the same flow, and written to the device.
 
+use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
 
 use device::Queue;
-use wire::offload::{Accepts, Coalescer};
+use proto::DropReason;
+use wire::offload::{Accepts, Coalescer, segment};
+use wire::virtio::VirtioNetHdr;
 
 use super::outlet::{Outlet, Refusal};
+use crate::metrics::Counters;
 use crate::worker::lane::{Ended, Shared, link_layer};
 
 /// The last part of the way in.
@@ -24,12 +29,10 @@ impl Delivery {
     pub(super) fn deliver(&mut self, shared: &Shared, arena: &mut [u8]) -> Result<(), Ended> {
         let mut result = Ok(());
         let (outlet, counters) = (&mut self.outlet, &shared.counters);
-        self.coalescer.drain(arena, |header, slices| match outlet.deliver(header, slices) {
-            Ok(()) => {
-                counters.carried(slices.len(), slices.iter().map(|slice| slice.len()).sum());
+        self.coalescer.drain(arena, |header, slices| {
+            if let Err(ended) = write(outlet, counters, header, slices) {
+                result = Err(ended);
             }
-            Err(Refusal::Dropped(reason)) => counters.dropped(reason, slices.len()),
-            Err(Refusal::DeviceGone) => result = Err(Ended::DeviceGone),
         });
         if self.outlet.gives_up() {
             tracing::warn!("the kernel refuses super-packets on the device; packets go singly");
@@ -37,4 +40,38 @@ impl Delivery {
         }
         result
     }
+    /// Writes a super-packet that the device does not take as packets, behind what was joined before it.
+    pub(super) fn deliver_cut(
+        &mut self,
+        shared: &Shared,
+        arena: &mut [u8],
+        packet: Range<usize>,
+        header: VirtioNetHdr,
+    ) -> Result<(), Ended> {
+        self.deliver(shared, arena)?;
+        let octets = arena.get_mut(packet).unwrap_or_default();
+        let Ok(mut segments) = segment(link_layer(shared.mode), header, octets) else {
+            shared.counters.dropped(DropReason::FrameMalformed, 1);
+            return Ok(());
+        };
+        while let Some(segment) = segments.next() {
+            let slices = [IoSlice::new(segment)];
+            write(&mut self.outlet, &shared.counters, &VirtioNetHdr::default(), &slices)?;
+        }
+        Ok(())
+    }
+}
+
+fn write(
+    outlet: &mut Outlet,
+    counters: &Counters,
+    header: &VirtioNetHdr,
+    slices: &[IoSlice<'_>],
+) -> Result<(), Ended> {
+    match outlet.deliver(header, slices) {
+        Ok(()) => counters.carried(slices.len(), slices.iter().map(|slice| slice.len()).sum()),
+        Err(Refusal::Dropped(reason)) => counters.dropped(reason, slices.len()),
+        Err(Refusal::DeviceGone) => return Err(Ended::DeviceGone),
+    }
+    Ok(())
 }

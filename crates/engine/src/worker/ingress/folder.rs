@@ -48,14 +48,14 @@ impl FolderIngress {
     pub(crate) fn carry(&mut self) -> Result<(), Ended> {
         let Some(remote) = self.batch.from().and_then(folder::remote) else { return Ok(()) };
         let path = Path { transport: self.folder, remote, local: None };
-        let (shared, coalescer) = (&self.shared, &mut self.delivery.coalescer);
+        let (shared, delivery) = (&self.shared, &mut self.delivery);
         let (records, arena) = self.batch.split();
         match &mut self.decapsulation {
             Decapsulation::Plain(plain) => {
-                plain.carry_records(shared, &path, records, arena, coalescer);
+                plain.carry_records(shared, &path, records, arena, delivery)?;
             }
             Decapsulation::Sealed(sealed) => {
-                sealed.carry_records(shared, &path, records, arena, coalescer);
+                sealed.carry_records(shared, &path, records, arena, &mut delivery.coalescer);
             }
         }
         self.delivery.deliver(&self.shared, arena)

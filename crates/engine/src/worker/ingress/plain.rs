@@ -9,9 +9,11 @@ use proto::{DropReason, Path, PeerIndex, PeerTable, Sender, TransportIndex, inne
 use transport::udp::{Message, RecvBatch};
 use wire::frame;
 use wire::offload::Coalescer;
+use wire::virtio::VirtioNetHdr;
 
+use super::delivery::Delivery;
 use super::{is_truncated, path};
-use crate::worker::lane::{Shared, content};
+use crate::worker::lane::{Ended, Shared, content};
 
 /// Who the peers are.
 pub(super) struct Plain {
@@ -44,22 +46,28 @@ impl Plain {
     }
 
     /// The same with the records of a file, all from one side of a folder. There each is a frame, so that a super-packet
-    /// can be told from a packet.
+    /// can be told from a packet. Without a session nobody says what a device takes, so what this one does not take is cut
+    /// here.
     pub(super) fn carry_records(
         &mut self,
         shared: &Shared,
         path: &Path,
         records: impl ExactSizeIterator<Item = Range<usize>>,
-        arena: &[u8],
-        coalescer: &mut Coalescer,
-    ) {
-        let Some(peer) = self.sender_at(shared, path, records.len()) else { return };
+        arena: &mut [u8],
+        delivery: &mut Delivery,
+    ) -> Result<(), Ended> {
+        let Some(peer) = self.sender_at(shared, path, records.len()) else { return Ok(()) };
         let table = self.peers.load();
         for record in records {
-            if let Err(reason) = pass(shared, table, peer, arena, record, coalescer) {
-                shared.counters.dropped(reason, 1);
+            match pass(shared, table, peer, arena, record, &mut delivery.coalescer) {
+                Ok(None) => {}
+                Ok(Some((packet, header))) => {
+                    delivery.deliver_cut(shared, arena, packet, header)?;
+                }
+                Err(reason) => shared.counters.dropped(reason, 1),
             }
         }
+        Ok(())
     }
 
     /// Which peer sent `message`, and the table that says so; counts it as dropped if none did.
@@ -112,7 +120,10 @@ impl Plain {
     }
 }
 
-/// Passes on what is in a record.
+/// A super-packet in an arena.
+type Whole = (Range<usize>, VirtioNetHdr);
+
+/// Passes on what is in a record; the super-packet, if the device takes none like it.
 fn pass(
     shared: &Shared,
     table: &PeerTable,
@@ -120,7 +131,7 @@ fn pass(
     arena: &[u8],
     record: Range<usize>,
     coalescer: &mut Coalescer,
-) -> Result<(), DropReason> {
+) -> Result<Option<Whole>, DropReason> {
     let octets = arena.get(record.clone()).ok_or(DropReason::Malformed)?;
     let content = content(shared.mode);
     let admit = |packet: &Range<usize>| {
@@ -131,20 +142,20 @@ fn pass(
         (frame::Kind::Packet, Content::Packet) => {
             admit(&record)?;
             coalescer.push(arena, record);
-            Ok(())
+            Ok(None)
         }
         (frame::Kind::Ethernet, Content::Frame) => {
             let frame = record.start + 1..record.end;
             admit(&frame)?;
             coalescer.push(arena, frame);
-            Ok(())
+            Ok(None)
         }
         (frame::Kind::Offload, _) => {
             let header = frame::parse_offload(octets).ok_or(DropReason::FrameMalformed)?;
             let packet = record.start + frame::OFFLOAD_HEADER_LEN..record.end;
             admit(&packet)?;
-            let pushed = coalescer.push_whole(arena, packet, header);
-            pushed.map_err(|_| DropReason::FrameMalformed)
+            let pushed = coalescer.push_whole(arena, packet.clone(), header);
+            Ok(pushed.is_err().then_some((packet, header)))
         }
         _ => Err(DropReason::UnknownFrame),
     }

@@ -5,6 +5,8 @@
 //! | `tunnel` | `adit up` in a host: what it says, what it counted, how it ends |
 //! | `pair` | two hosts, each with its end of one tunnel |
 //! | `sealed` | hosts with keys, whose tunnels are sessions |
+//! | `folder` | hosts with nothing in common but a folder, and tunnels through it |
+//! | `numbered` | numbered datagrams: which arrived, and when |
 //! | `gateway` | two hosts with a tunnel, and a third behind it |
 //! | `udp`, `tcp`, `ping` | traffic whose every octet is compared |
 //! | `packet` | inner packets made by hand |
@@ -20,8 +22,10 @@ use std::time::Duration;
 
 use lab::Deadline;
 
+pub(crate) mod folder;
 pub(crate) mod gateway;
 pub(crate) mod names;
+pub(crate) mod numbered;
 pub(crate) mod packet;
 pub(crate) mod pair;
 pub(crate) mod ping;

@@ -20,6 +20,9 @@ const TYPES_V6: (u8, u8) = (128, 129);
 /// How long an answer may take before it is asked again, while the way is expected to come.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// After which a way is taken for broken.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Sends echo requests from one host to one address.
 #[derive(Debug)]
 pub(crate) struct Pinger {
@@ -55,6 +58,11 @@ impl Pinger {
     pub(crate) fn wait_for_answer(&mut self) {
         let answered = soon().wait_until(|| self.ask(56, Deadline::after(RETRY)).then_some(()));
         answered.unwrap_or_else(|error| panic!("{} does not answer: {error}", self.target));
+    }
+
+    /// Whether an echo is answered within [`PAUSE`].
+    pub(crate) fn is_answered_soon(&mut self) -> bool {
+        self.ask(56, Deadline::after(PAUSE))
     }
 
     /// Whether an echo is answered in time.

@@ -106,7 +106,7 @@ pub(crate) fn write_key(files: &Files, number: u8) -> PathBuf {
 pub(crate) struct Station {
     pub(crate) tunnel: Tunnel,
     pub(crate) files: Files,
-    number: u8,
+    pub(crate) number: u8,
 }
 
 impl Station {
