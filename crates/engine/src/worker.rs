@@ -27,6 +27,7 @@ pub(crate) mod confine;
 mod crew;
 mod egress;
 pub(crate) mod folder;
+mod glimpse;
 mod ingress;
 pub(crate) mod lane;
 pub(crate) mod sessions;

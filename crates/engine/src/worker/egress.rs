@@ -33,7 +33,8 @@ use wire::virtio::{Gso, VirtioNetHdr};
 use self::folder::FolderOutlet;
 use self::plain::Plain;
 use self::sealed::Sealed;
-use super::lane::{Ended, Peers, Shared, Turn};
+use super::glimpse::Glimpse;
+use super::lane::{Ended, Peers, Shared, Turn, link_layer};
 use super::stop::Wake;
 
 /// A batch with this many octets leaves without looking for more.
@@ -54,6 +55,7 @@ pub(crate) struct Egress {
     encapsulation: Encapsulation,
     outlet: Outlet,
     buffer: Box<[u8]>,
+    glimpse: Glimpse,
 }
 
 /// How packets become datagrams.
@@ -73,6 +75,7 @@ impl Egress {
         let folders = shared.folders.iter().filter_map(|folder| FolderOutlet::new(folder, lane));
         let folders = folders.collect();
         Self {
+            glimpse: Glimpse::new(link_layer(shared.mode), "out"),
             queue,
             encapsulation,
             outlet: Outlet { shared, batches, folders },
@@ -118,6 +121,7 @@ impl Egress {
     /// Writes the segments of the packet in the buffer into a batch; whether the batch has left.
     fn carry(&mut self, header: VirtioNetHdr, len: usize) -> bool {
         let Some(buffer) = self.buffer.get_mut(..HEADROOM + len) else { return false };
+        self.glimpse.pass(&buffer[HEADROOM..]);
         let outlet = &mut self.outlet;
         let carried = match &mut self.encapsulation {
             Encapsulation::Plain(plain) => plain.carry(header, buffer, outlet),

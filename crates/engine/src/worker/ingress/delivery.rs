@@ -11,25 +11,30 @@ use wire::virtio::VirtioNetHdr;
 
 use super::outlet::{Outlet, Refusal};
 use crate::metrics::Counters;
+use crate::worker::glimpse::Glimpse;
 use crate::worker::lane::{Ended, Shared, link_layer};
 
 /// The last part of the way in.
 pub(super) struct Delivery {
     pub(super) coalescer: Coalescer,
     outlet: Outlet,
+    glimpse: Glimpse,
 }
 
 impl Delivery {
     pub(super) fn new(shared: &Shared, queue: Arc<Queue>, accepts: Accepts) -> Self {
         let coalescer = Coalescer::new(link_layer(shared.mode), accepts);
-        Self { coalescer, outlet: Outlet::new(queue) }
+        let glimpse = Glimpse::new(link_layer(shared.mode), "in");
+        Self { coalescer, outlet: Outlet::new(queue), glimpse }
     }
 
     /// Writes what was joined in `arena` to the device.
     pub(super) fn deliver(&mut self, shared: &Shared, arena: &mut [u8]) -> Result<(), Ended> {
         let mut result = Ok(());
         let (outlet, counters) = (&mut self.outlet, &shared.counters);
+        let glimpse = &mut self.glimpse;
         self.coalescer.drain(arena, |header, slices| {
+            slices.first().into_iter().for_each(|first| glimpse.pass(first));
             if let Err(ended) = write(outlet, counters, header, slices) {
                 result = Err(ended);
             }
@@ -40,6 +45,7 @@ impl Delivery {
         }
         result
     }
+
     /// Writes a super-packet that the device does not take as packets, behind what was joined before it.
     pub(super) fn deliver_cut(
         &mut self,

@@ -62,7 +62,8 @@ fn throw(inboxes: &[PathBuf], heard: &BTreeMap<PathBuf, Vec<u8>>, pattern: &mut 
     let runs: Vec<_> = inboxes.iter().map(|inbox| run(inbox)).collect();
     for (inbox, sender) in inboxes.iter().zip(runs.iter().rev()) {
         let mut name = |end: &str| {
-            let (stream, number) = (pattern.next() % 3, pattern.next() % 100_000);
+            // So many numbers that hardly any is one of the next: each of those costs its stream seconds.
+            let (stream, number) = (pattern.next() % 3, pattern.next() % (1 << 40));
             let stream = if stream == 2 { 255 } else { stream };
             inbox.join(format!("{sender}-{stream:02x}-{number:016x}.{end}"))
         };
