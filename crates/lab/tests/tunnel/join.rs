@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use lab::{Gateway, Host, TwoHosts};
+use lab::{Gateway, Host, SharedFolder, TwoHosts};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ use crate::rig::gateway::{self, source_seen};
 use crate::rig::pair::Family;
 use crate::rig::ping::Pinger;
 use crate::rig::sealed::{keys, only_peer, toml, write_key};
-use crate::rig::sh::{assert_same, everything, sh};
+use crate::rig::sh::{assert_same, everything, sh, wait_for_links};
 use crate::rig::soon;
 use crate::rig::tunnel::{Ended, Files, Tunnel, adit_in, adit_with, runnable};
 
@@ -122,6 +122,68 @@ fn serve_and_join_are_the_whole_job_and_leave_nothing() {
         soon().wait_until(same).unwrap_or(());
         assert_same(before, &everything(host));
     }
+}
+
+/// The whole job through a folder and nothing else: B serves with `more`, A joins as `join` says of the ticket.
+fn assert_joins_through_a_folder(
+    more: &[&str],
+    join: impl FnOnce(&SharedFolder, &Tunnel) -> Vec<String>,
+) {
+    if !runnable() {
+        return;
+    }
+    let hosts = SharedFolder::build().unwrap();
+    wait_for_links(&hosts.b);
+    let (a_files, b_files) = (Files::new(), Files::new());
+    let before = [&hosts.a, &hosts.b].map(everything);
+    let spool = hosts.folder().to_str().unwrap();
+    let through = [&["--share-internet", "--spool", spool], more].concat();
+    let served = serve(&hosts.b, &b_files, &through);
+    let arguments = join(&hosts, &served);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut joined = start(&hosts.a, &a_files, &arguments);
+    joined.wait_for("tunnel \"join\" is up");
+    Pinger::new(&hosts.a, ip(SERVER)).wait_for_answer();
+    let seen = source_seen(&hosts.a, &hosts.c, SharedFolder::C.into());
+    assert_eq!(seen, IpAddr::from(SharedFolder::B));
+    for (tunnel, (host, before)) in
+        [joined, served].into_iter().zip([&hosts.a, &hosts.b].into_iter().zip(&before))
+    {
+        let ended = tunnel.end(Signal::TERM);
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+        assert_same(before, &everything(host));
+    }
+    let left = fs::read_dir(hosts.folder()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name != "ticket").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_machine_without_any_network_joins_through_a_folder() {
+    assert_joins_through_a_folder(&[], |_, served| vec!["join".to_owned(), ticket(served)]);
+}
+
+#[test]
+fn the_ticket_may_lie_in_the_folder_itself() {
+    assert_joins_through_a_folder(&[], |hosts, served| {
+        let file = hosts.folder().join("ticket");
+        fs::write(&file, ticket(served)).unwrap();
+        let (folder, file) = (hosts.folder().display(), file.display());
+        let line = format!(
+            "join --spool {folder} --address {JOINER}/24 --default-route --ticket-file {file}"
+        );
+        line.split(' ').map(str::to_owned).collect()
+    });
+}
+
+#[test]
+fn a_folder_that_is_trusted_needs_no_ticket() {
+    assert_joins_through_a_folder(&["--security", "none"], |hosts, _| {
+        let folder = hosts.folder().display();
+        let line =
+            format!("join --spool {folder} --address {JOINER}/24 --default-route --security none");
+        line.split(' ').map(str::to_owned).collect()
+    });
 }
 
 #[test]
