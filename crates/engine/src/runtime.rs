@@ -55,6 +55,7 @@ pub enum RuntimeError {
 pub fn directory() -> Result<PathBuf, RuntimeError> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     choose(
+        SYSTEM,
         variable("RUNTIME_DIRECTORY").as_deref(),
         geteuid().is_root(),
         variable("XDG_RUNTIME_DIR").as_deref(),
@@ -78,13 +79,20 @@ pub(crate) fn place() -> Result<Place, RuntimeError> {
     Ok(Place { netns, boot: boot.trim_end().to_owned() })
 }
 
-fn choose(service: Option<&OsStr>, root: bool, user: Option<&OsStr>) -> Option<PathBuf> {
+/// The directory of this program's among those that a service has (systemd.exec(5)), `system` for root, or the one of
+/// its name in that of a user.
+pub(crate) fn choose(
+    system: &str,
+    service: Option<&OsStr>,
+    root: bool,
+    user: Option<&OsStr>,
+) -> Option<PathBuf> {
     match (service, root, user) {
-        // Several are separated by colons; the first is the one for journals.
+        // Several are separated by colons; the first is the one for tunnels.
         (Some(service), ..) => {
             service.to_str().and_then(|list| list.split(':').next()).map(PathBuf::from)
         }
-        (None, true, _) => Some(PathBuf::from(SYSTEM)),
+        (None, true, _) => Some(PathBuf::from(system)),
         (None, false, user) => user.map(|user| Path::new(user).join(BELOW_USER)),
     }
 }
@@ -94,7 +102,7 @@ mod tests {
     use super::*;
 
     fn chosen(service: Option<&str>, root: bool, user: Option<&str>) -> Option<PathBuf> {
-        choose(service.map(OsStr::new), root, user.map(OsStr::new))
+        choose(SYSTEM, service.map(OsStr::new), root, user.map(OsStr::new))
     }
 
     #[test]

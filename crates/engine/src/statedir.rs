@@ -1,7 +1,6 @@
 //! The directory in which tunnels that were made on the command line keep what must outlive a boot: their configuration,
 //! their keys, and who was invited.
 
-use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -10,14 +9,13 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 use thiserror::Error;
 
+use crate::runtime::choose;
+
 /// The directory of root's tunnels.
 const SYSTEM: &str = "/var/lib/adit";
 
 /// Where below the home directory a user's state is unless told otherwise (XDG Base Directory Specification).
 const BELOW_HOME: &str = ".local/state";
-
-/// The directory's name below that of a user.
-const BELOW_USER: &str = "adit";
 
 /// There is no directory for a tunnel's files.
 #[derive(Debug, Error)]
@@ -45,6 +43,7 @@ pub fn directory() -> Result<PathBuf, StateError> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = variable("HOME").map(|home| Path::new(&home).join(BELOW_HOME).into_os_string());
     choose(
+        SYSTEM,
         variable("STATE_DIRECTORY").as_deref(),
         geteuid().is_root(),
         variable("XDG_STATE_HOME").or(home).as_deref(),
@@ -62,25 +61,16 @@ pub fn create(path: &Path) -> Result<(), StateError> {
     made.map_err(|source| StateError::Create { path: path.to_owned(), source })
 }
 
-fn choose(service: Option<&OsStr>, root: bool, user: Option<&OsStr>) -> Option<PathBuf> {
-    match (service, root, user) {
-        // Several are separated by colons; the first is the one for tunnels.
-        (Some(service), ..) => {
-            service.to_str().and_then(|list| list.split(':').next()).map(PathBuf::from)
-        }
-        (None, true, _) => Some(PathBuf::from(SYSTEM)),
-        (None, false, user) => user.map(|user| Path::new(user).join(BELOW_USER)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
     fn a_services_directory_comes_before_the_systems_and_a_users() {
         let chosen = |service: Option<&str>, root, user: Option<&str>| {
-            choose(service.map(OsStr::new), root, user.map(OsStr::new))
+            choose(SYSTEM, service.map(OsStr::new), root, user.map(OsStr::new))
         };
         assert_eq!(chosen(Some("/var/lib/x:/y"), true, None), Some("/var/lib/x".into()));
         assert_eq!(chosen(None, true, Some("/home/a/.local/state")), Some("/var/lib/adit".into()));

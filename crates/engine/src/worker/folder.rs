@@ -27,6 +27,8 @@ use crate::status::FolderStatus;
 /// To so many runs of a label something is sent while nobody knows which one lives.
 const RUNS: usize = 4;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// A folder that the tunnel shares with peers.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -113,8 +115,14 @@ pub(crate) fn remote(side: &spool::Side) -> Option<RemoteAddr> {
     Some(RemoteAddr::Side(Side { label, run: u64::from_be_bytes(side.run.octets()) }))
 }
 
+/// The 16 hexadecimal digits of a label, made for each record, so without memory of its own.
 fn label(label: u64) -> Label {
-    Label::parse(format!("{label:016x}").as_bytes()).expect("hexadecimal digits are a label")
+    let mut digits = [0; 16];
+    for (octet, digit) in label.to_be_bytes().iter().zip(digits.chunks_exact_mut(2)) {
+        digit[0] = DIGITS[usize::from(octet >> 4)];
+        digit[1] = DIGITS[usize::from(octet & 15)];
+    }
+    Label::parse(&digits).expect("hexadecimal digits are a label")
 }
 
 #[cfg(test)]
